@@ -1,0 +1,163 @@
+"""The interface every frozen dual encoder offers: patch tokens, blocks one by one, pooling, text.
+
+Prompt tokens enter between blocks, so an encoder is a list of steps instead of one forward:
+
+    tokens = encoder.patch_tokens(pixels)            # (B, P + N, D)
+    for block in encoder.blocks:                     # prompts are put in and taken out here
+        tokens = block(tokens)
+    embedding = encoder.pool(tokens)                 # (B, E), not normalised
+
+Pixels are always RGB in [0, 1] after :meth:`DualEncoder.preprocess`; the encoder normalises for
+itself, as does every other consumer (the style reader has statistics of its own).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the square the encoder was trained on.
+
+    Attributes:
+        size: Side of the square in pixels.
+        resize: ``"shortest"`` scales the shorter side to ``size`` and crops the centre (CLIP);
+            ``"exact"`` scales both sides (SigLIP, BLIP); ``"pad"`` fits the longer side and pads
+            with white to a square, so that nothing of a drawing is cut off (the mini).
+        interpolation: Pillow resampling filter.
+        mean: Channel means the encoder subtracts, for pixels in [0, 1].
+        std: Channel deviations the encoder divides by.
+    """
+
+    size: int
+    resize: Literal["shortest", "exact", "pad"] = "shortest"
+    interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+
+
+class DualEncoder(nn.Module):
+    """A frozen image tower and text tower that share one embedding space.
+
+    Subclasses set the attributes below in ``__init__``, implement the abstract methods, and call
+    :meth:`freeze` last.
+
+    Attributes:
+        name: The name that rebuilds it through :func:`freestyle.encoders.create`.
+        weights_tag: Where the weights come from, with revision or hash; printed in every result.
+        preprocessing: Resize, crop and normalisation.
+        width: Token width D.
+        depth: Number of blocks.
+        embed_dim: Width E of the shared space.
+        n_prefix: Tokens before the patches, 1 with a CLS token and 0 without; prompts go after it.
+        text_width: Width of the text tower's token embeddings, for learned text prompts.
+    """
+
+    name: str
+    weights_tag: str
+    preprocessing: Preprocessing
+    width: int
+    depth: int
+    embed_dim: int
+    n_prefix: int
+    text_width: int
+
+    @property
+    def image_size(self) -> int:
+        """Side of the input square in pixels."""
+        return self.preprocessing.size
+
+    @property
+    def blocks(self) -> Sequence[Callable[[Tensor], Tensor]]:
+        """The transformer blocks in order, each ``(B, T, D) -> (B, T, D)`` for any T."""
+        raise NotImplementedError
+
+    def patch_tokens(self, pixels: Tensor) -> Tensor:
+        """Everything before the first block.
+
+        Args:
+            pixels: RGB in [0, 1], ``(B, 3, H, W)`` with H = W = ``image_size``.
+
+        Returns:
+            ``(B, n_prefix + N, D)`` with positions added.
+        """
+        raise NotImplementedError
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Last norm, pooling and projection: ``(B, n_prefix + N, D) -> (B, E)``, unnormalised."""
+        raise NotImplementedError
+
+    def atoms(self, tokens: Tensor) -> Tensor:
+        """Patch tokens in the shared space: ``(B, n_prefix + N, D) -> (B, N, E)``, unit norm."""
+        raise NotImplementedError
+
+    def embed_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
+        """Text tower: ``B`` strings to ``(B, E)``, unnormalised.
+
+        Args:
+            texts: Any strings; longer ones are cut to what the tower holds.
+            prompts: Learned tokens ``(n, text_width)`` put right after the first token, or None.
+        """
+        raise NotImplementedError
+
+    def run_blocks(self, tokens: Tensor) -> Tensor:
+        """All blocks without prompts: ``(B, T, D) -> (B, T, D)``."""
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens
+
+    def embed_image(self, pixels: Tensor) -> Tensor:
+        """The plain frozen path: pixels ``(B, 3, H, W)`` in [0, 1] to ``(B, E)``, unnormalised."""
+        return self.pool(self.run_blocks(self.patch_tokens(pixels)))
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Unit-norm float32 image embeddings ``(B, E)`` of pixels ``(B, 3, H, W)`` in [0, 1]."""
+        return F.normalize(self.embed_image(pixels).float(), dim=-1)
+
+    def encode_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
+        """Unit-norm float32 text embeddings ``(B, E)``."""
+        return F.normalize(self.embed_text(texts, prompts).float(), dim=-1)
+
+    def normalise_pixels(self, pixels: Tensor) -> Tensor:
+        """Subtract the encoder's own means and divide by its deviations."""
+        mean = pixels.new_tensor(self.preprocessing.mean).view(1, 3, 1, 1)
+        std = pixels.new_tensor(self.preprocessing.std).view(1, 3, 1, 1)
+        return (pixels - mean) / std
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """One RGB picture of any shape to pixels ``(3, S, S)`` in [0, 1]."""
+        from freestyle.encoders.preprocess import to_pixels
+
+        return to_pixels(image, self.preprocessing)
+
+    def check_pixels(self, pixels: Tensor) -> None:
+        """Refuse a batch of another size in one sentence.
+
+        Raises:
+            ValueError: If ``pixels`` is not ``(B, 3, image_size, image_size)``.
+        """
+        expected = (3, self.image_size, self.image_size)
+        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
+            raise ValueError(
+                f"{self.name} takes pixels of shape (B, 3, {self.image_size}, {self.image_size}), "
+                f"got {tuple(pixels.shape)}: pass pictures through its preprocess() first"
+            )
+
+    def freeze(self) -> None:
+        """No gradients and evaluation mode for good: ``train()`` leaves the encoder as it is."""
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> DualEncoder:
+        """Stay in evaluation mode: dropout or batch statistics would move the gallery."""
+        return super().train(False)
