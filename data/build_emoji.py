@@ -22,9 +22,7 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
-import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -33,16 +31,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import resvg_py
+from npm_packages import BuildError, Package, fetch_packages, find_packages
 from PIL import Image
 from tqdm import tqdm
 
 FLUENT, OPENMOJI, TWEMOJI = "@lobehub/fluent-emoji-3d", "openmoji", "@twemoji/svg"
-# name -> (version, SHA-256 of the packed archive)
-PACKAGES = {
-    FLUENT: ("1.1.0", "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58"),
-    OPENMOJI: ("17.0.0", "55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68"),
-    TWEMOJI: ("15.0.0", "1d2907557a422c7c4e3feca50ef915c39da1db3d76b4a4d7e73fb59bce4403c3"),
-}
+PACKAGES = (
+    Package(FLUENT, "1.1.0", "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58"),
+    Package(OPENMOJI, "17.0.0", "55ee7d13485dec86e9f38c1f3a645a13382d33ff97c0cd845ee824b0aef45e68"),
+    Package(TWEMOJI, "15.0.0", "1d2907557a422c7c4e3feca50ef915c39da1db3d76b4a4d7e73fb59bce4403c3"),
+)
 
 SIZE = 128  # pixels, every picture is SIZE x SIZE
 MOSAIC = 16  # side of the low-res style before it is enlarged again
@@ -57,10 +55,6 @@ SKIN_TONE = re.compile(r"1f3f[b-f]")
 LEFT_OUT_GROUPS = {"flags", "component"}
 UNSEXED = {"1f468": "1f9d1", "1f469": "1f9d1"}  # man, woman -> person
 IGNORED = {"fe0f", "200d", "2640", "2642"}  # variation selector, joiner, female and male sign
-
-
-class BuildError(Exception):
-    """Bad input; the message is one sentence that names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -113,79 +107,6 @@ def match_key(stem: str) -> str:
     return "-".join(c.lstrip("0") for c in stem.lower().split("-") if c != "fe0f")
 
 
-def check_package(folder: Path, name: str) -> Path:
-    """Return ``folder`` when it holds package ``name`` at the pinned version, else raise."""
-    version = PACKAGES[name][0]
-    try:
-        found = json.loads((folder / "package.json").read_text("utf-8"))["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BuildError(
-            f"{folder}/package.json is not readable; unpack npm package {name}@{version} there."
-        ) from error
-    if found != version:
-        raise BuildError(
-            f"{folder} holds {name} {found}, but DSR-Emoji is built from {version}; "
-            f"unpack {name}@{version} instead."
-        )
-    return folder
-
-
-def find_packages(root: Path) -> dict[str, Path]:
-    """Return the three package folders under ``root``, versions checked."""
-    if not root.is_dir():
-        raise BuildError(f"There is no folder {root}; give --packages a folder of npm packages.")
-    found = {}
-    for name, (version, _) in PACKAGES.items():
-        places = (root / name, root / "node_modules" / name)
-        folder = next((p for p in places if p.is_dir()), None)
-        if folder is None:
-            raise BuildError(
-                f"{root} has neither {name}/ nor node_modules/{name}/; "
-                f"unpack npm package {name}@{version} there."
-            )
-        found[name] = check_package(folder, name)
-    return found
-
-
-def fetch_packages(cache: Path) -> dict[str, Path]:
-    """Fetch the pinned packages with ``npm pack`` into ``cache`` and unpack them, once.
-
-    Archives are checked against their pinned SHA-256 before they are unpacked.
-    """
-    if shutil.which("npm") is None:
-        raise BuildError("npm is not installed; install it or give --packages DIR.")
-    found = {}
-    for name, (version, digest) in PACKAGES.items():
-        target = cache / version / name
-        if not target.is_dir():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-                unpacked = _pack_and_unpack(name, version, digest, Path(scratch))
-                unpacked.rename(target)
-        found[name] = check_package(target, name)
-    return found
-
-
-def _pack_and_unpack(name: str, version: str, digest: str, scratch: Path) -> Path:
-    command = ["npm", "pack", f"{name}@{version}", "--silent", "--pack-destination", str(scratch)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    archives = list(scratch.glob("*.tgz"))
-    if done.returncode or len(archives) != 1:
-        detail = (done.stderr.strip().splitlines() or ["no archive came"])[-1]
-        raise BuildError(
-            f"npm could not fetch {name}@{version} ({detail}); "
-            "check the connection or give --packages DIR."
-        )
-    if hashlib.sha256(archives[0].read_bytes()).hexdigest() != digest:
-        raise BuildError(
-            f"The archive of {name}@{version} differs from the pinned one; "
-            "give --packages DIR with a copy you trust."
-        )
-    with tarfile.open(archives[0]) as archive:
-        archive.extractall(scratch, filter="data")
-    return scratch / "package"
-
-
 def read_concepts(packages: dict[str, Path]) -> list[Concept]:
     """Return the concepts drawn by all three packages, sorted by stem.
 
@@ -197,36 +118,41 @@ def read_concepts(packages: dict[str, Path]) -> list[Concept]:
     flats = {match_key(p.stem): p for p in sorted(packages[TWEMOJI].glob("*.svg"))}
     try:
         records = json.loads((openmoji / "data" / "openmoji.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        concepts = [_concept(record, openmoji, renders, flats) for record in records]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BuildError(
             f"{openmoji}/data/openmoji.json is not readable; unpack openmoji again."
         ) from error
-    concepts = []
-    for record in records:
-        code, stem = record["hexcode"], record["hexcode"].lower()
-        key = match_key(stem)
-        if record["group"] in LEFT_OUT_GROUPS or SKIN_TONE.search(stem):
-            continue
-        line, colour = (openmoji / kind / "svg" / f"{code}.svg" for kind in ("black", "color"))
-        if key not in renders or key not in flats or not line.is_file() or not colour.is_file():
-            continue
-        concepts.append(
-            Concept(
-                stem,
-                " ".join(record["annotation"].split()),
-                " ".join(record["tags"].split()),
-                record["group"],
-                record["subgroups"],
-                record["openmoji_author"],
-                render=renders[key],
-                line=line,
-                colour=colour,
-                flat=flats[key],
-            )
-        )
-    if not concepts:
+    kept = [concept for concept in concepts if concept is not None]
+    if not kept:
         raise BuildError("The packages have no concept in common; unpack them again.")
-    return sorted(concepts, key=lambda concept: concept.stem)
+    return sorted(kept, key=lambda concept: concept.stem)
+
+
+def _concept(
+    record: dict[str, str], openmoji: Path, renders: dict[str, Path], flats: dict[str, Path]
+) -> Concept | None:
+    """Return the concept of one OpenMoji record, or None where it is left out."""
+    stem = record["hexcode"].lower()
+    key = match_key(stem)
+    if record["group"] in LEFT_OUT_GROUPS or SKIN_TONE.search(stem):
+        return None
+    file = f"{record['hexcode']}.svg"
+    line, colour = openmoji / "black" / "svg" / file, openmoji / "color" / "svg" / file
+    if key not in renders or key not in flats or not line.is_file() or not colour.is_file():
+        return None
+    return Concept(
+        stem=stem,
+        annotation=" ".join(record["annotation"].split()),
+        tags=" ".join(record["tags"].split()),
+        group=record["group"],
+        subgroup=record["subgroups"],
+        author=record["openmoji_author"],
+        render=renders[key],
+        line=line,
+        colour=colour,
+        flat=flats[key],
+    )
 
 
 def draw_svg(path: Path) -> Image.Image:
@@ -396,7 +322,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.workers < 1:
             raise BuildError(f"--workers is {args.workers}; give 1 or more.")
-        packages = find_packages(args.packages) if args.packages else fetch_packages(cache)
+        if args.packages:
+            packages = find_packages(args.packages, PACKAGES)
+        else:
+            packages = fetch_packages(cache, PACKAGES)
         counts = build(packages, args.out, args.workers)
     except BuildError as error:
         print(error, file=sys.stderr)
