@@ -54,8 +54,8 @@ def match_pictures(folder: Path, stems: NameTable, style: str, origin: Path) -> 
             if stem in found:
                 doubled[stem] = suffix
             found[stem] = suffix
-        for position in positions.tolist():
-            stem = stems[position].rpartition("/")[2]
+        for position, path in zip(positions.tolist(), stems.take(positions), strict=True):
+            stem = path.rpartition("/")[2]
             if stem in doubled:
                 raise UserError(
                     f"{folder / parent / stem} has more than one picture extension "
@@ -95,12 +95,10 @@ def check_files(
     for parent, positions in stems.by_folder():
         present = set(_files(folder / parent))
         seen: set[str] = set()
-        for position in positions.tolist():
-            stem = stems[position].rpartition("/")[2]
+        for position, path in zip(positions.tolist(), stems.take(positions), strict=True):
+            stem = path.rpartition("/")[2]
             if stem in seen:
-                raise UserError(
-                    f"{origin} lists {stems[position]!r} twice for {style}: remove one entry."
-                )
+                raise UserError(f"{origin} lists {path!r} twice for {style}: remove one entry.")
             seen.add(stem)
             if stem + suffixes[codes[position]] not in present:
                 missing.append(position)
@@ -135,4 +133,6 @@ def _files(folder: Path) -> list[str]:
 
 
 def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1]
+    """Extension with its dot, ``""`` for none; as the split lists cut it."""
+    stem, dot, ending = name.rpartition(".")
+    return dot + ending if stem else ""

@@ -65,11 +65,15 @@ def open_imagenet_x(
 
 
 def _by_class(folder: Path, style: str, source: SplitList, photos: Entries) -> QuerySet:
-    """Read a style's own list; the groups are the classes of the photos."""
+    """Read a style's own list; the groups are the classes of the photos.
+
+    Where the split was carved by hash, a class may have kept queries but no photo: such queries
+    are left out. In lists written by hand they are an error.
+    """
     entries = read_entries(source, "classname", required=True)
     numbers = {classname: number for number, classname in enumerate(photos.names)}
     translate = np.array([numbers.get(name, -1) for name in entries.names], dtype=np.int64)
-    if (translate < 0).any():
+    if (translate < 0).any() and not source.carved:
         unknown = int(np.argmin(translate))
         raise UserError(
             f"{int((translate < 0).sum())} classes of {entries.path} have no photo in "
@@ -77,4 +81,5 @@ def _by_class(folder: Path, style: str, source: SplitList, photos: Entries) -> Q
             "remove its entries."
         )
     files = check_files(folder, entries.stems, entries.codes, entries.suffixes, style, entries.path)
-    return QuerySet(style, files, translate[entries.labels], entries.stems)
+    queries = QuerySet(style, files, translate[entries.labels], entries.stems)
+    return queries.subset(np.flatnonzero(queries.groups >= 0)) if source.carved else queries

@@ -26,6 +26,7 @@ VALIDATION_PERCENT = 5
 
 _CHUNK = 1 << 20
 _SPACE = re.compile(r"[ \t\r\n]*")
+_ESCAPES = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|\0")  # an empty part, "." or "..", or a NUL
 
 
 def in_validation(record_id: str) -> bool:
@@ -40,6 +41,11 @@ class SplitList:
 
     path: Path
     keep: Callable[[str], bool]
+
+    @property
+    def carved(self) -> bool:
+        """Whether the split is a part of the list, chosen by hash."""
+        return self.keep is not _always
 
 
 def find_split(folder: Path, split: str) -> SplitList | None:
@@ -110,18 +116,12 @@ def read_entries(split: SplitList, label: str, *, required: bool = False) -> Ent
 
     def stems() -> Iterator[str]:
         for number, entry in enumerate(iterate_json(split.path), start=1):
-            where = f"{split.path}, entry {number}"
-            stem, suffix = _split_suffix(relative_path(_field(entry, "image", where), where))
-            if suffix.lower() not in IMAGE_EXTENSIONS:
-                raise UserError(
-                    f"{where}: 'image' is {entry['image']!r}, which has no picture extension: "
-                    f"end it in one of {' '.join(IMAGE_EXTENSIONS)}."
-                )
+            stem, suffix = _picture(split.path, number, entry)
             if not split.keep(stem):
                 continue
             codes.append(suffixes.setdefault(suffix, len(suffixes)))
             if required or label in entry:
-                value = _field(entry, label, where)
+                value = _field(split.path, number, entry, label)
                 labels.append(names.setdefault(value, len(names)))
             else:
                 labels.append(-1)
@@ -142,7 +142,7 @@ def read_entries(split: SplitList, label: str, *, required: bool = False) -> Ent
 
 def relative_path(text: str, where: str) -> str:
     """Return the path if it stays below its folder; refuse it otherwise."""
-    if "\0" in text or any(part in ("", ".", "..") for part in text.split("/")):
+    if _ESCAPES.search(text):
         raise UserError(
             f"{where}: the path {text!r} leaves its folder or has empty parts: "
             "write it relative to the folder of its style, such as 'a/1.jpg'."
@@ -150,16 +150,26 @@ def relative_path(text: str, where: str) -> str:
     return text
 
 
-def _split_suffix(path: str) -> tuple[str, str]:
-    dot = path.rfind(".")
-    return (path, "") if dot <= path.rfind("/") + 1 else (path[:dot], path[dot:])
+def _picture(path: Path, number: int, entry: object) -> tuple[str, str]:
+    """Return stem and extension of an entry's picture."""
+    text = _field(path, number, entry, "image")
+    if _ESCAPES.search(text):
+        relative_path(text, f"{path}, entry {number}")
+    stem, dot, ending = text.rpartition(".")
+    suffix = dot + ending
+    if suffix.lower() not in IMAGE_EXTENSIONS or not stem or stem[-1] == "/":
+        raise UserError(
+            f"{path}, entry {number}: 'image' is {text!r}, which has no picture extension: "
+            f"end it in one of {' '.join(IMAGE_EXTENSIONS)}."
+        )
+    return stem, suffix
 
 
-def _field(entry: object, name: str, where: str) -> str:
+def _field(path: Path, number: int, entry: object, name: str) -> str:
     value = entry.get(name) if isinstance(entry, dict) else None
     if not isinstance(value, str) or not value:
         raise UserError(
-            f'{where} has no text in "{name}": write {{"{name}": "..."}} in each entry.'
+            f'{path}, entry {number} has no text in "{name}": write {{"{name}": "..."}} in it.'
         )
     return value
 
@@ -223,9 +233,12 @@ class _Scanner:
     def next_character(self) -> str:
         """Skip white space and return the character there, ``""`` at the end."""
         while True:
-            self.position = _SPACE.match(self.window, self.position).end()
             if self.position < len(self.window):
-                return self.window[self.position]
+                character = self.window[self.position]
+                if character not in " \t\r\n":
+                    return character
+                self.position = _SPACE.match(self.window, self.position).end()
+                continue
             if not self.extend():
                 return ""
 

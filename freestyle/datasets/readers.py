@@ -56,6 +56,8 @@ def open_split(
         raise UserError(
             f"{root} has no classes (layout {layout}): open it with relevance 'instance'."
         )
+    if not split or any(mark in split for mark in "/\\\0"):
+        raise UserError(f"Unknown split {split!r}: give the name of a list, such as 'test'.")
     styles = _chosen_styles(root, layout, styles)
     if layout == "fscoco":
         return fscoco.open_fscoco(root, split, styles, name)
