@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -37,6 +36,8 @@ class Preprocessing:
         interpolation: Pillow resampling filter.
         mean: Channel means the encoder subtracts, for pixels in [0, 1].
         std: Channel deviations the encoder divides by.
+        shorter_side: With ``"shortest"``, the length the shorter side is scaled to before the crop,
+            at least ``size``; None means ``size``.
     """
 
     size: int
@@ -44,6 +45,7 @@ class Preprocessing:
     interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    shorter_side: int | None = None
 
 
 class DualEncoder(nn.Module):
@@ -61,6 +63,8 @@ class DualEncoder(nn.Module):
         embed_dim: Width E of the shared space.
         n_prefix: Tokens before the patches, 1 with a CLS token and 0 without; prompts go after it.
         text_width: Width of the text tower's token embeddings, for learned text prompts.
+        attention: ``"sdpa"`` (fused kernels) or ``"eager"`` (plain matrix products, whose backward
+            pass is the faster one on a CPU); settable where the encoder offers both.
     """
 
     name: str
@@ -71,6 +75,7 @@ class DualEncoder(nn.Module):
     embed_dim: int
     n_prefix: int
     text_width: int
+    attention: Literal["sdpa", "eager"] = "sdpa"
 
     @property
     def image_size(self) -> int:
@@ -118,6 +123,8 @@ class DualEncoder(nn.Module):
 
     def embed_image(self, pixels: Tensor) -> Tensor:
         """The plain frozen path: pixels ``(B, 3, H, W)`` in [0, 1] to ``(B, E)``, unnormalised."""
+        if len(pixels) == 0:  # not every block can reshape an empty batch
+            return pixels.new_zeros(0, self.embed_dim)
         return self.pool(self.run_blocks(self.patch_tokens(pixels)))
 
     def encode_image(self, pixels: Tensor) -> Tensor:
