@@ -110,7 +110,14 @@ class FrozenFeatures(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         if not isinstance(self.network, nn.Sequential):
             maps = self.network(x)  # timm: a list, shallow to deep
-            return [maps[index] for index in self._indices]
+            maps = [maps[index] for index in self._indices]
+            if any(
+                m.ndim != 4 or m.shape[1] != c for m, c in zip(maps, self.channels, strict=True)
+            ):
+                raise UserError(
+                    f"{self.config['network']} gives no (B, C, H, W) maps: choose a CNN."
+                )
+            return maps
         found: dict[int, Tensor] = {}
         for index, layer in enumerate(self.network):
             x = layer(x)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from torch import Tensor
 
 from freestyle.errors import UserError
+from freestyle.files import write_atomically
 
 LARGE = 2**28  # entries of a code matrix above which PCA works piece by piece
 PIECE = 2**25  # entries of such a piece
@@ -58,34 +57,33 @@ def principal_axes(
         seed: Of the randomised solvers.
 
     Returns:
-        Mean ``(C,)`` (zeros unless ``center``) and orthonormal axes ``(n_components, C)`` or
-        ``None``, float32. The largest entry of every axis is positive.
+        Mean code ``(C,)``, and orthonormal axes ``(n_components, C)`` or ``None``, float32. The
+        largest entry of every axis is positive; axes beyond what N codes span are zero.
     """
-    zeros = np.zeros(codes.shape[1], dtype=np.float32)
+    mean = codes.mean(axis=0, dtype=np.float64).astype(np.float32)
     if n_components is None:
-        mean = codes.mean(axis=0, dtype=np.float64).astype(np.float32) if center else zeros
         return mean, None
     from sklearn.decomposition import PCA, IncrementalPCA, TruncatedSVD
 
-    large = codes.size > LARGE
-    if not large and codes.size <= PIECE:
+    axes = np.zeros((n_components, codes.shape[1]), dtype=np.float32)
+    wanted = min(n_components, len(codes) - int(center))
+    if codes.size <= PIECE:
         codes = codes.astype(np.float64)
     if not center:
-        if large:  # a sample decides the axes as well
-            rows = max(PIECE // codes.shape[1], 2 * n_components)
-            chosen = np.random.default_rng(seed).choice(len(codes), min(rows, len(codes)), False)
+        if codes.size > LARGE:  # a sample decides the axes as well
+            rows = min(max(PIECE // codes.shape[1], 2 * wanted), len(codes))
+            chosen = np.random.default_rng(seed).choice(len(codes), rows, replace=False)
             codes = np.asarray(codes[np.sort(chosen)])
-        solver = "arpack" if n_components == min(codes.shape) - 1 else "randomized"
-        solver = "randomized" if n_components >= min(codes.shape) else solver
-        model = TruncatedSVD(n_components, algorithm=solver, n_iter=10, random_state=seed)
-        return zeros, _signed(model.fit(codes).components_)
-    if large:
-        model = IncrementalPCA(n_components)
-        for rows in _pieces(codes, at_least=2 * n_components):
+        model = TruncatedSVD(wanted, n_iter=10, random_state=seed).fit(codes)
+    elif codes.size > LARGE:
+        model = IncrementalPCA(wanted)
+        for rows in _pieces(codes, at_least=2 * wanted):
             model.partial_fit(np.asarray(codes[rows]))
     else:
-        model = PCA(n_components, random_state=seed).fit(codes)
-    return model.mean_.astype(np.float32), _signed(model.components_)
+        with np.errstate(invalid="ignore"):  # 0 / 0 where all codes are equal
+            model = PCA(wanted, random_state=seed).fit(codes)
+    axes[:wanted] = _signed(model.components_)
+    return mean, axes
 
 
 def cluster(points: np.ndarray, n_bases: int, seed: int, minibatch_above: int) -> np.ndarray:
@@ -147,21 +145,14 @@ def scale_factor(points: np.ndarray, whiten: float, scale: bool) -> np.ndarray:
 
 
 def write_space(path: Path, state: dict[str, Tensor], settings: dict[str, Any]) -> None:
-    """Writes tensors and settings under a temporary name, then renames."""
+    """Writes tensors and settings as one safetensors file, all or nothing."""
     from safetensors.torch import save
 
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     payload = save(tensors, {METADATA_KEY: json.dumps(settings, sort_keys=True)})
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_atomically(path, lambda temporary: temporary.write_bytes(payload))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"Style space {path} could not be written: {error.strerror}.") from error
 
 

@@ -47,6 +47,11 @@ class StyleSpace(nn.Module):
         reader_tag: Tag of the reader whose codes it was fitted on; "" when unknown.
         n_codes: Number of codes it was fitted on; 0 while unfitted.
 
+    Attributes:
+        dim: Length d of a reduced code and of a projection.
+        mean: ``(code_dim,)`` the mean code, kept also when codes are not centred on it.
+        bases: ``(K, d)`` the centres mu.
+
     Raises:
         UserError: A setting out of range.
     """
@@ -139,7 +144,8 @@ class StyleSpace(nn.Module):
             codes: ``(N, code_dim)``, finite; a memory-mapped array stays on disk.
             n_bases: Number of bases K, at most the number of different codes.
             seed: Of PCA and K-means; the same codes and seed give the same space.
-            n_components: PCA components; lowered to what N codes can span.
+            n_components: PCA components, at most ``code_dim``. Those that N codes cannot span
+                are zero, so that the shape never depends on N.
             temperature: See the class.
             center: See the class. Without it the reduction is a truncated SVD.
             whiten: See the class.
@@ -156,12 +162,10 @@ class StyleSpace(nn.Module):
         """
         codes = fitting.to_codes(codes, n_bases)  # (N, code_dim)
         count, code_dim = codes.shape
-        if n_components is not None:
-            n_components = min(n_components, code_dim, count - int(center))
         space = cls(
             code_dim,
             n_bases,
-            n_components,
+            None if n_components is None else min(n_components, code_dim),
             temperature,
             center=center,
             whiten=whiten,
@@ -170,7 +174,7 @@ class StyleSpace(nn.Module):
             reader_tag=reader_tag,
             n_codes=count,
         )
-        mean, axes = fitting.principal_axes(codes, n_components, center, seed)
+        mean, axes = fitting.principal_axes(codes, space.n_components, center, seed)
         space.mean.copy_(torch.from_numpy(mean))
         if axes is not None:
             space.axes.copy_(torch.from_numpy(axes))
@@ -201,7 +205,9 @@ class StyleSpace(nn.Module):
             ``(B, d)`` float32, also under autocast.
         """
         with torch.autocast(codes.device.type, enabled=False):
-            g = codes.float() - self.mean.float()  # (B, code_dim)
+            g = codes.float()  # (B, code_dim)
+            if self.center:
+                g = g - self.mean.float()
             known = g.isfinite().all(dim=1, keepdim=True)  # (B, 1)
             g = torch.where(known, g, 0.0)
             if self.axes is not None:
