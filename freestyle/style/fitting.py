@@ -16,6 +16,7 @@ from freestyle.files import write_atomically
 
 LARGE = 2**28  # entries of a code matrix above which PCA works piece by piece
 PIECE = 2**25  # entries of such a piece
+EXACT = 2**22  # entries up to which PCA works in float64
 METADATA_KEY = "freestyle"  # one key only: several would be written in random order
 
 
@@ -67,7 +68,7 @@ def principal_axes(
 
     axes = np.zeros((n_components, codes.shape[1]), dtype=np.float32)
     wanted = min(n_components, len(codes) - int(center))
-    if codes.size <= PIECE:
+    if codes.size <= EXACT:
         codes = codes.astype(np.float64)
     if not center:
         if codes.size > LARGE:  # a sample decides the axes as well
