@@ -30,6 +30,13 @@ def list_pictures(folder: Path) -> list[str]:
     return [name for name in _files(folder) if _suffix(name).lower() in IMAGE_EXTENSIONS]
 
 
+def holds_pictures(folder: Path) -> bool:
+    """Whether there is a picture file in a folder or below; stops at the first."""
+    return bool(list_pictures(folder)) or any(
+        holds_pictures(folder / below) for below in subfolders(folder)
+    )
+
+
 def match_pictures(folder: Path, stems: NameTable, style: str, origin: Path) -> PathTable:
     """Find the picture of each stem, whatever its extension.
 

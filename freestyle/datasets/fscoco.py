@@ -45,10 +45,12 @@ _SPLITS: dict[str, tuple[str, bool, bool | None]] = {
 }
 
 
-def style_names(folders: Sequence[str]) -> list[str]:
-    """Names of the picture styles, given the folders of the data set."""
-    names = [folder for folder in folders if folder not in _NOT_STYLES]
-    return sorted({*names, "sketch"}) if _SKETCHES in folders else names
+def style_folders(folders: Sequence[str]) -> dict[str, str]:
+    """Map each style to its folder, given the folders of the data set."""
+    styles = {folder: folder for folder in folders if folder not in _NOT_STYLES}
+    if _SKETCHES in folders:
+        styles["sketch"] = _SKETCHES
+    return styles
 
 
 def open_fscoco(root: Path, split: str, styles: Sequence[str], name: str) -> RetrievalSplit:

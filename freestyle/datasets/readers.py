@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from freestyle.datasets import dsr, fscoco, imagenet_x
-from freestyle.datasets.folders import subfolders
+from freestyle.datasets.folders import holds_pictures, subfolders
 from freestyle.datasets.lists import listed_splits
 from freestyle.datasets.records import Relevance, RetrievalSplit
 from freestyle.errors import UserError
@@ -67,13 +67,18 @@ def open_split(
 
 
 def available_styles(root: str | Path, layout: str = "auto") -> list[str]:
-    """List the picture styles of a data set, sorted; captions (``"text"``) are not among them."""
+    """List the picture styles of a data set, sorted.
+
+    A style is a folder beside ``images/`` and ``text/`` that holds a picture at any depth, so that
+    a folder of licences or notes is none; captions (``"text"``) are not among them.
+    """
     root = Path(root)
     layout = _layout(root, layout)
-    folders = subfolders(root)
     if layout == "fscoco":
-        return fscoco.style_names(folders)
-    return [folder for folder in folders if folder not in dsr.NOT_STYLES]
+        styles = fscoco.style_folders(subfolders(root))
+    else:
+        styles = {name: name for name in subfolders(root) if name not in dsr.NOT_STYLES}
+    return sorted(style for style, folder in styles.items() if holds_pictures(root / folder))
 
 
 def _chosen_styles(root: Path, layout: str, styles: Sequence[str] | None) -> list[str]:
@@ -83,7 +88,7 @@ def _chosen_styles(root: Path, layout: str, styles: Sequence[str] | None) -> lis
     if styles is None:
         return existing
     if isinstance(styles, str):
-        raise UserError(f"Styles must be a list such as [{styles!r}], not the text {styles!r}.")
+        raise UserError(f"Option styles is {styles!r}: give a list such as [{styles!r}].")
     for style in styles:
         if style not in existing:
             raise UserError(

@@ -35,7 +35,9 @@ class NameTable(Sequence[str]):
             block += name.encode("utf-8", _ERRORS)
             ends.append(len(block))
         stops = np.array(ends, dtype=np.int64)
-        return cls(bytes(block), np.concatenate([[0], stops[:-1]]).astype(np.int64), stops)
+        starts = np.zeros_like(stops)
+        starts[1:] = stops[:-1]
+        return cls(bytes(block), starts, stops)
 
     def __len__(self) -> int:
         return len(self._starts)
