@@ -1,6 +1,3 @@
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -10,17 +7,6 @@ from hypothesis import strategies as st
 from freestyle.errors import UserError
 from freestyle.evaluation import chunks
 from freestyle.evaluation.ranks import Ranks, first_relevant_ranks, top_k, top_relevance
-
-_spec = importlib.util.spec_from_file_location(
-    "evaluation_reference", Path(__file__).with_name("reference.py")
-)
-reference = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(reference)
-
-
-def unit(*shape, seed=0, dtype=torch.float32):
-    x = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return torch.nn.functional.normalize(x, dim=-1).to(dtype)
 
 
 @st.composite
@@ -48,7 +34,7 @@ def test_by_hand():
     assert first_relevant_ranks(query[:1], gallery, [8], [7, 8, 8]).values.tolist() == [2]
 
 
-def test_a_constant_embedding_gets_the_worst_rank():
+def test_a_constant_embedding_gets_the_worst_rank(unit):
     same = unit(1, 16).expand(50, 16)
     ranks = first_relevant_ranks(same, same, np.arange(50), np.arange(50))
     assert (ranks.values == 50).all()
@@ -62,7 +48,7 @@ def test_several_relevant_photos_do_not_count_against_each_other():
 
 @settings(deadline=None, max_examples=150)
 @given(problems(), st.sampled_from([SMALL, 10_000, 2**28]))
-def test_equals_the_slow_reference(problem, memory):
+def test_equals_the_slow_reference(reference, problem, memory):
     queries, gallery, asked, offered = problem
     scores = reference.score_matrix(queries, gallery)
     fast = first_relevant_ranks(queries, gallery, asked, offered, memory=memory)
@@ -82,7 +68,7 @@ def test_order_of_the_gallery_does_not_matter(problem, random):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("memory", [60_000, 400_000, 2**28])
-def test_low_precision_and_duplicates(dtype, memory):
+def test_low_precision_and_duplicates(reference, unit, dtype, memory):
     """Every photo is there three times: copies in other chunks must tie to the last bit."""
     gallery = unit(40, 96, dtype=dtype).repeat(3, 1)
     queries = unit(40, 96, seed=1, dtype=dtype) + gallery[:40]
@@ -100,7 +86,7 @@ def test_half_precision_is_not_summed_in_half_precision():
     assert first_relevant_ranks(queries, gallery, [1], [0, 1]).values.tolist() == [1]
 
 
-def test_tiles_stay_within_the_memory(monkeypatch):
+def test_tiles_stay_within_the_memory(unit, monkeypatch):
     seen = []
     original = chunks.Block._term_scores
 
@@ -122,7 +108,7 @@ def test_tiles_stay_within_the_memory(monkeypatch):
 
 
 @pytest.mark.parametrize("fusion", ["zscore", "max-softmax", "sum", "reciprocal-rank"])
-def test_allocations_stay_within_the_memory(fusion):
+def test_allocations_stay_within_the_memory(unit, fusion):
     """What torch really allocates, measured; a full matrix would take 2.4 MB per float32 copy."""
     queries, gallery = [unit(200, 32), unit(200, 32, seed=2)], unit(3_000, 32, seed=1)
     memory = 1_000_000
@@ -142,7 +128,7 @@ def test_allocations_stay_within_the_memory(fusion):
 
 @settings(deadline=None, max_examples=100)
 @given(problems(), st.integers(1, 16), st.sampled_from([SMALL, 2**28]))
-def test_top_k_equals_a_stable_sort(problem, k, memory):
+def test_top_k_equals_a_stable_sort(reference, problem, k, memory):
     queries, gallery, asked, offered = problem
     scores = reference.score_matrix(queries, gallery)
     expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -167,14 +153,14 @@ def test_top_k_of_negative_scores_and_both_zeros():
     assert values.tolist() == [[0.25, 0.0, 0.0, -0.5, -1.0]]
 
 
-def test_top_1_agrees_with_the_ranks():
+def test_top_1_agrees_with_the_ranks(unit):
     queries, gallery = unit(60, 8), unit(300, 8, seed=1)
     ranks = first_relevant_ranks(queries, gallery, np.arange(60), np.arange(300)).values
     indices, _ = top_k(queries, gallery, 5)
     np.testing.assert_array_equal((indices == np.arange(60)[:, None]).any(axis=1), ranks <= 5)
 
 
-def test_a_query_without_photo_is_an_error_that_names_it():
+def test_a_query_without_photo_is_an_error_that_names_it(unit):
     with pytest.raises(UserError, match=r"'1f600' \(group 9\) has no relevant photo"):
         first_relevant_ranks(unit(2, 4), unit(3, 4), [0, 9], [0, 1, 2], query_ids=["263a", "1f600"])
     with pytest.raises(UserError, match="query number 1"):
@@ -182,7 +168,7 @@ def test_a_query_without_photo_is_an_error_that_names_it():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_embeddings_that_are_not_finite_are_refused(value):
+def test_embeddings_that_are_not_finite_are_refused(unit, value):
     good, bad = unit(3, 4), unit(3, 4)
     bad[1, 2] = value
     with pytest.raises(ValueError, match="query term 0: embedding 1"):
@@ -191,7 +177,7 @@ def test_embeddings_that_are_not_finite_are_refused(value):
         first_relevant_ranks(good, bad, [0, 1, 2], [0, 1, 2])
 
 
-def test_bad_input():
+def test_bad_input(unit):
     x = unit(3, 4)
     with pytest.raises(UserError, match="no queries"):
         first_relevant_ranks(x[:0], x, [], [0, 1, 2])

@@ -1,0 +1,296 @@
+"""From models and pictures to embeddings: what ranks are computed on.
+
+All variants of one encoder share each picture's patch tokens and style codes, so that a control
+costs one more pass through the blocks and no more decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from freestyle.code_cache import CodeCache
+from freestyle.datasets.records import QuerySet, RetrievalSplit
+from freestyle.errors import UserError
+from freestyle.frozen import FrozenRows, Pictures, frozen_pass
+from freestyle.model import FreestyleRet
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model and how it is used.
+
+    Attributes:
+        model: The model.
+        style: ``own`` codes; ``mean``: the training mean in place of every code; ``shuffled``:
+            another query's code (drawn once over all picture queries); ``zero``: no style at all.
+        use_map: Whether a trained query map is applied.
+    """
+
+    model: FreestyleRet
+    style: Literal["own", "mean", "shuffled", "zero"] = "own"
+    use_map: bool = True
+
+
+@dataclass
+class Embeddings:
+    """Embedded gallery and queries of one split.
+
+    Attributes:
+        split: The split, without what could not be read.
+        gallery: ``(G, E)`` unit norm.
+        queries: Per variant and style ``(Q, E)`` unit norm.
+        skipped: Unreadable files that were left out.
+    """
+
+    split: RetrievalSplit
+    gallery: Tensor
+    queries: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    skipped: list[Path] = field(default_factory=list)
+
+
+class Embedder:
+    """Embeds splits for several variants around one encoder.
+
+    Args:
+        variants: By the name they are reported under; all with the same encoder.
+        device: Where to compute.
+        batch_size: Pictures per pass.
+        num_workers: Decoding processes.
+        on_broken: ``stop`` or ``skip`` at unreadable files.
+        cache_dir: Folder of style codes on disk; None for the default.
+        seed: Of the shuffle of style codes.
+
+    Raises:
+        UserError: If the variants have different encoders.
+    """
+
+    def __init__(
+        self,
+        variants: dict[str, Variant],
+        *,
+        device: torch.device | str = "cpu",
+        batch_size: int = 64,
+        num_workers: int = 0,
+        on_broken: str = "stop",
+        cache_dir: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        tags = {variant.model.encoder.weights_tag for variant in variants.values()}
+        if len(tags) != 1:
+            raise UserError(
+                f"models with different encoders ({', '.join(sorted(tags))}) cannot stand in one "
+                "table: evaluate them one by one"
+            )
+        self.variants = variants
+        self.encoder = next(iter(variants.values())).model.encoder
+        self.device, self.batch_size, self.num_workers = device, batch_size, num_workers
+        self.on_broken, self.cache, self.seed = on_broken, CodeCache(cache_dir), seed
+        for variant in variants.values():
+            variant.model.to(device).eval()
+        self.readers = {
+            v.model.reader.tag: v.model.reader
+            for v in variants.values()
+            if v.model.reader is not None
+        }
+
+    @torch.inference_mode()
+    def embed(self, split: RetrievalSplit, styles: Sequence[str]) -> Embeddings:
+        """Embed a split's gallery and the queries of some styles.
+
+        Args:
+            split: The opened split.
+            styles: Single styles; ``text`` passes through the text tower.
+
+        Returns:
+            Embeddings of every variant.
+
+        Raises:
+            UserError: If a picture cannot be read and ``on_broken`` is ``stop``.
+        """
+        photos = self._pass(
+            lambda pixels, _: {"embedding": self.encoder.encode_image(pixels)},
+            split.gallery,
+            "Embedding gallery",
+        )
+        codes, readable = self._codes(split, styles)
+        drawn = self._shuffled(codes)
+        found: dict[str, dict[str, Tensor]] = {name: {} for name in self.variants}
+        for style in styles:
+            queries = split.queries[style]
+            if queries.is_text:
+                for name, variant in self.variants.items():
+                    found[name][style] = variant.model.encode_text(list(queries.sources))
+                readable[style] = torch.ones(len(queries), dtype=torch.bool)
+                continue
+            rows = self._queries(queries, codes.get(style, {}), drawn.get(style, {}))
+            for name in self.variants:
+                found[name][style] = rows[name]
+            readable[style] = rows.readable
+        skipped = [split.gallery[i] for i in (~photos.readable).nonzero().flatten().tolist()]
+        for style, mask in readable.items():
+            sources = split.queries[style].sources
+            skipped += [sources[i] for i in (~mask).nonzero().flatten().tolist()]
+        if skipped:
+            return self._without(split, photos, found, readable, skipped)
+        return Embeddings(split, photos["embedding"], found)
+
+    def _queries(
+        self, queries: QuerySet, codes: dict[str, Tensor], drawn: dict[str, Tensor]
+    ) -> FrozenRows:
+        """All variants' embeddings of one style's pictures."""
+
+        def compute(pixels: Tensor, index: Tensor) -> dict[str, Tensor]:
+            tokens = self.encoder.patch_tokens(pixels)
+            frozen = None
+            values = {}
+            for name, variant in self.variants.items():
+                model, how = variant.model, variant.style
+                code = None
+                if model.reader is not None:
+                    source = drawn if how == "shuffled" else codes
+                    code = source[model.reader.tag][index].to(pixels.device).float()
+                features = tokens
+                if not model.uses_tokens:
+                    if frozen is None:
+                        frozen = self.encoder.pool(self.encoder.run_blocks(tokens))
+                    features = frozen
+                style = "own" if how == "shuffled" else how
+                values[name] = model.query_from(
+                    features, code, style=style, use_map=variant.use_map
+                )
+            return values
+
+        return self._pass(compute, queries.sources, f"Embedding {queries.style}")
+
+    def _codes(
+        self, split: RetrievalSplit, styles: Sequence[str]
+    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+        """Style codes by style and reader tag."""
+        codes: dict[str, dict[str, Tensor]] = {}
+        readable: dict[str, Tensor] = {}
+        for style in styles:
+            queries = split.queries[style]
+            if queries.is_text:
+                continue
+            codes[style] = {
+                tag: self.style_codes(queries.sources, tag, f"Reading {style} style codes")
+                for tag in self.readers
+            }
+        return codes, readable
+
+    def style_codes(self, paths: Sequence[Path], tag: str, description: str) -> Tensor:
+        """Codes of pictures ``(N, code_dim)`` float16 by one of the variants' readers."""
+
+        def compute() -> Tensor:
+            rows = self._pass(
+                lambda pixels, _: {"code": self.readers[tag](pixels)}, paths, description
+            )
+            rows["code"][~rows.readable] = float("nan")
+            return rows["code"]
+
+        return self.cache.get(paths, tag, self.encoder.preprocessing, compute)
+
+    def _shuffled(self, codes: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+        """The same codes, each dealt to another query of any style."""
+        total = sum(len(next(iter(by_tag.values()))) for by_tag in codes.values() if by_tag)
+        if not total:
+            return {}
+        order = torch.from_numpy(np.random.default_rng(self.seed).permutation(total))
+        dealt: dict[str, dict[str, Tensor]] = {style: {} for style in codes}
+        for tag in self.readers:
+            together = torch.cat([codes[style][tag] for style in codes])[order]
+            start = 0
+            for style in codes:
+                count = len(codes[style][tag])
+                dealt[style][tag] = together[start : start + count]
+                start += count
+        return dealt
+
+    def _pass(self, compute, paths: Sequence[Path], description: str) -> FrozenRows:
+        return frozen_pass(
+            compute,
+            Pictures(paths, self.encoder.preprocessing, self.on_broken),
+            device=self.device,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            description=description,
+        )
+
+    def _without(
+        self,
+        split: RetrievalSplit,
+        photos: FrozenRows,
+        found: dict[str, dict[str, Tensor]],
+        readable: dict[str, Tensor],
+        skipped: list[Path],
+    ) -> Embeddings:
+        """Leave out unreadable files; an instance-level record goes as a whole."""
+        if split.relevance == "instance":
+            keep = photos.readable.clone()
+            for mask in readable.values():
+                keep &= mask
+            kept = keep.nonzero().flatten()
+            queries = {n: {s: q[kept] for s, q in by.items()} for n, by in found.items()}
+            smaller = split.subset(kept.numpy())
+            return Embeddings(smaller, photos["embedding"][kept], queries, skipped)
+        kept = photos.readable.nonzero().flatten().numpy()
+        groups = split.gallery_groups[kept]
+        sets = {}
+        for style, mask in readable.items():
+            own = split.queries[style]
+            rows = np.flatnonzero(mask.numpy() & np.isin(own.groups, groups))
+            sets[style] = own.subset(rows)
+            for by_style in found.values():
+                by_style[style] = by_style[style][torch.from_numpy(rows)]
+        smaller = RetrievalSplit(
+            split.dataset,
+            split.split,
+            split.root,
+            [split.gallery[i] for i in kept],
+            [split.gallery_ids[i] for i in kept],
+            groups,
+            sets,
+            split.relevance,
+        )
+        return Embeddings(smaller, photos["embedding"][photos.readable], found, skipped)
+
+
+@torch.no_grad()
+def fit_style_centred(
+    model: FreestyleRet, train: RetrievalSplit, styles: Sequence[str], **options
+) -> None:
+    """Fit a style-centred model on training queries: its space, then its mean embeddings.
+
+    Args:
+        model: Made with the ``style-centred`` settings.
+        train: The training split.
+        styles: Picture styles to fit on.
+        **options: Of :class:`Embedder`.
+    """
+    from freestyle.baselines import fit_style_means
+    from freestyle.style.build import fit_space
+
+    frozen = FreestyleRet.from_encoder(model.config.encoder, encoder=model.encoder)
+    embedder = Embedder({"frozen": Variant(frozen)}, **options)
+    embedder.readers = {model.reader.tag: model.reader.to(embedder.device)}
+    tag = model.reader.tag
+    codes, embeddings = [], []
+    for style in styles:
+        queries = train.queries[style]
+        own = embedder.style_codes(queries.sources, tag, f"Reading {style} style codes")
+        rows = embedder._queries(queries, {}, {})["frozen"]
+        known = own.isfinite().all(dim=1)
+        codes.append(own[known].float())
+        embeddings.append(F.normalize(rows[known], dim=1))
+    joined = torch.cat(codes)
+    space = fit_space(model.config.style, joined, tag)
+    model.space.load_state_dict(space.state_dict())
+    fit_style_means(model.cpu(), torch.cat(embeddings), joined)
