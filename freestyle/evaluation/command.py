@@ -81,8 +81,10 @@ def main(args: Sequence[str]) -> Evaluation:
         raise UserError("no data set: give --data FOLDER, or a --config that names one")
     layout = options.layout or data.get("layout") or "auto"
     protocol = parse_protocol(options.protocol)
-    styles = listed(options.styles) or available_styles(root, layout)
-    reading = {"layout": layout}
+    styles = listed(options.styles) or [*available_styles(root, layout), "text"]
+    reading: dict[str, Any] = {"layout": layout}
+    if root == data.get("root"):
+        reading["name"] = data.get("name")
     relevance = options.relevance or data.get("relevance")
     if relevance:
         reading["relevance"] = relevance

@@ -1,0 +1,93 @@
+"""The controls, by name: the same class as the method, with other settings.
+
+| name | what is trained | source |
+|---|---|---|
+| ``zero-shot`` | nothing | the frozen encoder |
+| ``style-centred`` | nothing | mean embedding of the query's style subtracted |
+| ``query-adapter`` | one linear map behind the query embedding | linear probing of the space |
+| ``vpt-shallow`` | constant tokens before the first layer | VPT, arXiv 2203.12119 |
+| ``vpt-deep`` | constant tokens at every layer | VPT, arXiv 2203.12119 |
+| ``freestyle`` | tokens made from style and Gram code | FreestyleRet, arXiv 2312.02428 |
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from freestyle.config import FreestyleConfig, PromptConfig, StyleConfig
+from freestyle.errors import UserError
+from freestyle.model import FreestyleRet
+
+METHODS = (
+    "zero-shot",
+    "style-centred",
+    "query-adapter",
+    "vpt-shallow",
+    "vpt-deep",
+    "freestyle",
+)
+UNTRAINED = ("zero-shot", "style-centred")
+
+
+def settings(
+    method: str,
+    encoder: str = "freestyle-mini",
+    *,
+    revision: str | None = None,
+    style: StyleConfig | None = None,
+    prompts: PromptConfig | None = None,
+    query_map: str = "none",
+) -> FreestyleConfig:
+    """The settings that make a method out of :class:`~freestyle.model.FreestyleRet`.
+
+    Args:
+        method: One of :data:`METHODS`.
+        encoder: Encoder name.
+        revision: Hub revision.
+        style: Style reader and space, where the method has one.
+        prompts: Prompt settings; the VPT controls take the token count from it.
+        query_map: ``linear`` adds the map to ``freestyle``.
+
+    Raises:
+        UserError: If the method is unknown.
+    """
+    style = style or StyleConfig()
+    prompts = prompts or PromptConfig()
+    base = FreestyleConfig(encoder=encoder, revision=revision, method=method)
+    constant = replace(prompts, shallow="learned", deep="learned", code_dropout=0.0, scope="deep")
+    if method == "zero-shot":
+        return base
+    if method == "style-centred":
+        return replace(base, style=style, centred=True)
+    if method == "query-adapter":
+        return replace(base, query_map="linear")
+    if method == "vpt-shallow":
+        return replace(base, prompts=replace(constant, deep="none", scope="input"))
+    if method == "vpt-deep":
+        return replace(base, prompts=constant)
+    if method == "freestyle":
+        return replace(
+            base,
+            style=style if prompts.reads_style else None,
+            prompts=prompts,
+            query_map=query_map,
+        )
+    raise UserError(f"unknown method '{method}': use one of {', '.join(METHODS)}")
+
+
+@torch.no_grad()
+def fit_style_means(model: FreestyleRet, embeddings: Tensor, codes: Tensor) -> None:
+    """Fill a style-centred model's mean embeddings, softly by style-space weights.
+
+    Args:
+        model: A model with ``config.centred``, its style space fitted.
+        embeddings: Frozen embeddings of the training queries ``(N, E)``, unit norm.
+        codes: Their style codes ``(N, code_dim)``.
+    """
+    weights = model.space.weights(codes.float())  # (N, K)
+    sums = weights.T @ F.normalize(embeddings.float(), dim=-1)  # (K, E)
+    model.style_means.copy_(sums / weights.sum(dim=0, keepdim=True).T.clamp_min(1e-12))

@@ -1,0 +1,217 @@
+"""Settings of a query encoder: what reads the style, what the prompt tokens are made from.
+
+Plain dataclasses that refuse bad combinations when they are made and round-trip through JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from freestyle.errors import UserError
+
+Source = Literal["style", "gram", "learned", "none"]
+SOURCES = ("style", "gram", "learned", "none")
+QUERY_MAPS = ("none", "linear")
+
+
+@dataclass(frozen=True)
+class StyleConfig:
+    """What turns a query picture into a style code, and the space the codes live in.
+
+    Attributes:
+        network: Frozen CNN: ``vgg-mini``, ``vgg16``, ``vgg19`` or ``timm:<name>``.
+        taps: Layers whose Gram matrices are read; the network stops at the last.
+        resolution: Side in pixels that pictures are shrunk to for the CNN; None keeps them.
+        channels: At most so many channels per tap before the Gram (seeded projection); None = all.
+        power: Signed power that tames the Gram matrix's heavy tails, in (0, 1].
+        normalise: Scale each tap's code to unit norm.
+        n_bases: K of the K-means style space.
+        n_components: Principal components kept of the centred code; None keeps all.
+        center: Subtract the mean training code (the paper's form does not).
+        temperature: Of the softmax over cosines to the bases; the paper's form has 1.
+        seed: Of K-means.
+        weights: ``pretrained``, ``random``, or a ``.safetensors`` path for the CNN.
+    """
+
+    network: str = "vgg-mini"
+    taps: tuple[str, ...] = ("relu2_1",)
+    resolution: int | None = None
+    channels: int | None = None
+    power: float = 0.5
+    normalise: bool = True
+    n_bases: int = 4
+    n_components: int | None = 64
+    center: bool = True
+    temperature: float = 0.1
+    seed: int = 0
+    weights: str = "pretrained"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "taps", tuple(self.taps))
+        _require(len(self.taps) > 0, "style.taps is empty: name at least one layer, e.g. relu2_1")
+        _require(self.n_bases >= 1, f"style.n_bases is {self.n_bases}: use 1 or more")
+        _require(self.temperature > 0, f"style.temperature is {self.temperature}: use above 0")
+        _require(0 < self.power <= 1, f"style.power is {self.power}: use a value in (0, 1]")
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """How prompt tokens are made and where they enter (FreestyleRet, arXiv 2312.02428, sec. 3).
+
+    Attributes:
+        n_tokens: Tokens per layer.
+        shallow: What feeds the first ``split`` layers: ``style`` (projection onto the bases),
+            ``gram`` (the Gram code itself), ``learned`` (a constant) or ``none`` (no tokens).
+        deep: What feeds the other layers.
+        split: Number of shallow layers; None means half of them.
+        hidden: Width of the small network from code to tokens; 0 makes it one linear map.
+        scope: ``deep`` replaces the tokens at every layer; ``input`` puts them in before the first
+            layer and lets them travel through (VPT shallow).
+        text_tokens: Learned tokens in the text tower; 0 leaves text untouched.
+        code_dropout: Probability that a training query's code is replaced by the mean code.
+    """
+
+    n_tokens: int = 4
+    shallow: Source = "style"
+    deep: Source = "gram"
+    split: int | None = None
+    hidden: int = 64
+    scope: Literal["deep", "input"] = "deep"
+    text_tokens: int = 0
+    code_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("shallow", "deep"):
+            value = getattr(self, name)
+            _require(
+                value in SOURCES, f"prompts.{name} is '{value}': use one of {', '.join(SOURCES)}"
+            )
+        _require(self.n_tokens >= 1, f"prompts.n_tokens is {self.n_tokens}: use 1 or more")
+        _require(self.hidden >= 0, f"prompts.hidden is {self.hidden}: use 0 or more")
+        _require(
+            self.scope in ("deep", "input"),
+            f"prompts.scope is '{self.scope}': use 'deep' or 'input'",
+        )
+        _require(
+            0 <= self.code_dropout < 1,
+            f"prompts.code_dropout is {self.code_dropout}: use a value in [0, 1)",
+        )
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether any layer of the image tower gets tokens."""
+        return (self.shallow, self.deep) != ("none", "none")
+
+    @property
+    def reads_style(self) -> bool:
+        """Whether any layer's tokens depend on the query."""
+        return bool({self.shallow, self.deep} & {"style", "gram"})
+
+
+@dataclass(frozen=True)
+class FreestyleConfig:
+    """Everything that rebuilds a model around its encoder; saved as ``config.json``.
+
+    Attributes:
+        encoder: Name for :func:`freestyle.encoders.create`.
+        revision: Hub revision of the encoder, or None.
+        method: Name under which results are reported.
+        style: Style reader and space; None where nothing reads the style.
+        prompts: Prompt tokens; None for a promptless model.
+        query_map: ``none``, or ``linear`` for a trained map behind the query embedding.
+        centred: Subtract the mean embedding of the query's style (training-free).
+        seed: The training seed, reported with results; None where nothing was trained.
+        styles: Styles it was trained on; evaluation marks all others as unseen.
+    """
+
+    encoder: str = "freestyle-mini"
+    revision: str | None = None
+    method: str = "zero-shot"
+    style: StyleConfig | None = None
+    prompts: PromptConfig | None = None
+    query_map: Literal["none", "linear"] = "none"
+    centred: bool = False
+    seed: int | None = None
+    styles: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "styles", tuple(self.styles))
+        _require(
+            self.query_map in QUERY_MAPS,
+            f"query_map is '{self.query_map}': use one of {', '.join(QUERY_MAPS)}",
+        )
+        _require(
+            not self.needs_style or self.style is not None,
+            f"method '{self.method}' reads the query's style but has no 'style' settings: "
+            "add a style section",
+        )
+
+    @property
+    def needs_style(self) -> bool:
+        """Whether a style code is needed to encode a query."""
+        return self.centred or (self.prompts is not None and self.prompts.reads_style)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> FreestyleConfig:
+        """Rebuild from :meth:`to_dict`.
+
+        Raises:
+            UserError: If a field is unknown or a value is refused.
+        """
+        values = dict(values)
+        for key, kind in (("style", StyleConfig), ("prompts", PromptConfig)):
+            if values.get(key) is not None:
+                values[key] = _build(kind, values[key])
+        return _build(cls, values)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Which loss trains the prompts; see :mod:`freestyle.training.losses`.
+
+    Attributes:
+        name: ``gallery`` (cross-entropy over every training photo, the default), ``in-batch``
+            (symmetric InfoNCE) or ``triplet`` (the paper's).
+        temperature: Of the softmax, on cosines in [-1, 1].
+        label_smoothing: In [0, 1).
+        margin: Of the triplet loss, on 1 - cosine.
+    """
+
+    name: Literal["gallery", "in-batch", "triplet"] = "gallery"
+    temperature: float = 0.05
+    label_smoothing: float = 0.0
+    margin: float = 1.0
+
+    def __post_init__(self) -> None:
+        names = ("gallery", "in-batch", "triplet")
+        _require(self.name in names, f"loss.name is '{self.name}': use one of {', '.join(names)}")
+        _require(self.temperature > 0, f"loss.temperature is {self.temperature}: use above 0")
+        _require(
+            0 <= self.label_smoothing < 1,
+            f"loss.label_smoothing is {self.label_smoothing}: use a value in [0, 1)",
+        )
+
+
+def _build(kind: type, values: Any) -> Any:
+    if isinstance(values, kind):
+        return values
+    known = {f.name for f in fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise UserError(
+            f"unknown setting '{unknown[0]}' in {kind.__name__}: use {', '.join(sorted(known))}"
+        )
+    return kind(**values)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise UserError(message)
+
+
+__all__ = ["FreestyleConfig", "LossConfig", "PromptConfig", "StyleConfig"]

@@ -1,0 +1,265 @@
+"""FreestyleRet: a frozen dual encoder whose image queries carry style-made prompt tokens.
+
+A query picture's path is cut in two, so that the frozen half can be computed once and cached:
+
+    features, codes = model.prepare(pixels)        # frozen: patch tokens and style codes
+    embedding = model.query_from(features, codes)  # trained: prompts, blocks, query map
+
+Photos of the gallery and query texts pass through the untouched encoder. Source of the method:
+FreestyleRet (arXiv 2312.02428); the controls of :mod:`freestyle.baselines` are the same class with
+other settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from freestyle.config import FreestyleConfig
+from freestyle.prompts import PromptTokens, run_with_prompts
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from freestyle.encoders.base import DualEncoder
+    from freestyle.style.reader import StyleReader
+    from freestyle.style.space import StyleSpace
+
+Images = Sequence["Image.Image | str | Path"]
+StyleInput = Literal["own", "mean", "zero"]
+
+
+class FreestyleRet(nn.Module):
+    """Frozen encoder + style reader + style space + prompt tokens (+ optional query map).
+
+    Args:
+        config: Settings; ``config.encoder`` names the encoder.
+        encoder: A ready encoder instead of the one that ``config`` names.
+        reader: A ready style reader instead of the one that ``config`` describes.
+    """
+
+    def __init__(
+        self,
+        config: FreestyleConfig,
+        encoder: DualEncoder | None = None,
+        reader: StyleReader | None = None,
+    ) -> None:
+        super().__init__()
+        if encoder is None:
+            from freestyle.encoders.factory import create
+
+            encoder = create(config.encoder, revision=config.revision)
+        self.config = config
+        self.encoder = encoder
+        self.reader: StyleReader | None = None
+        self.space: StyleSpace | None = None
+        if config.needs_style:
+            from freestyle.style.build import build_reader, empty_space
+
+            self.reader = reader if reader is not None else build_reader(config.style)
+            self.space = empty_space(config.style, self.reader)
+        self.prompts: PromptTokens | None = None
+        self.text_prompts: nn.Parameter | None = None
+        if config.prompts is not None:
+            if config.prompts.has_tokens:
+                self.prompts = PromptTokens(
+                    config.prompts,
+                    encoder.width,
+                    encoder.depth,
+                    self.space.dim if self.space is not None else 0,
+                )
+            if config.prompts.text_tokens:
+                shape = (config.prompts.text_tokens, encoder.text_width)
+                self.text_prompts = nn.Parameter(torch.randn(shape) * 0.02)
+        self.query_map: nn.Linear | None = None
+        if config.query_map == "linear":
+            self.query_map = nn.Linear(encoder.embed_dim, encoder.embed_dim)
+            nn.init.eye_(self.query_map.weight)
+            nn.init.zeros_(self.query_map.bias)
+        if config.centred:
+            bases = config.style.n_bases
+            self.register_buffer("style_means", torch.zeros(bases, encoder.embed_dim))
+
+    # -- building, saving ------------------------------------------------------------------
+
+    @classmethod
+    def from_encoder(cls, name: str, **kwargs: Any) -> FreestyleRet:
+        """The frozen, promptless model around an encoder: the zero-shot control."""
+        return cls(FreestyleConfig(encoder=name), **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **kwargs: Any) -> FreestyleRet:
+        """Load a folder written by :meth:`save_pretrained`, or such a repository on the hub.
+
+        Args:
+            source: Folder, or hub id.
+            **kwargs: ``encoder`` and ``revision`` of :func:`freestyle.pretrained.load`.
+
+        Raises:
+            UserError: If files are missing, corrupt, or do not fit each other.
+        """
+        from freestyle.pretrained import load
+
+        return load(source, **kwargs)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write ``config.json`` and ``model.safetensors`` (nothing of the frozen networks)."""
+        from freestyle.pretrained import save
+
+        return save(self, folder)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the folder of :meth:`save_pretrained` to the Hugging Face hub; returns its URL."""
+        from freestyle.pretrained import push
+
+        return push(self, repo_id, private=private, token=token)
+
+    # -- the two halves of a query's path --------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder's weights are."""
+        return next(self.encoder.parameters()).device
+
+    @property
+    def uses_tokens(self) -> bool:
+        """Whether :meth:`prepare` stops at patch tokens (else at the frozen embedding)."""
+        return self.prompts is not None
+
+    @torch.no_grad()
+    def prepare(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The frozen half of a query's path.
+
+        Args:
+            pixels: RGB in [0, 1], ``(B, 3, S, S)``.
+
+        Returns:
+            Features - patch tokens ``(B, P + N, D)`` with prompts, frozen embeddings ``(B, E)``
+            without - and style codes ``(B, code_dim)``, or None where nothing reads them.
+        """
+        codes = self.reader(pixels) if self.reader is not None else None
+        tokens = self.encoder.patch_tokens(pixels)
+        if self.uses_tokens:
+            return tokens, codes
+        return self.encoder.pool(self.encoder.run_blocks(tokens)), codes
+
+    def prompt_tokens(self, codes: Tensor | None, batch: int) -> list[Tensor | None]:
+        """Tokens per layer for style codes ``(B, code_dim)``: each ``(B, n, D)`` or None."""
+        gram = style = None
+        if self.space is not None and codes is not None:
+            with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
+                gram = self.space.embed(codes.float())  # (B, d)
+                style = self.space.project(codes.float())  # (B, d)
+        return self.prompts(gram, style, batch)
+
+    def query_from(
+        self,
+        features: Tensor,
+        codes: Tensor | None = None,
+        *,
+        style: StyleInput = "own",
+        use_map: bool = True,
+    ) -> Tensor:
+        """The trained half of a query's path.
+
+        Args:
+            features: From :meth:`prepare`.
+            codes: From :meth:`prepare`.
+            style: ``own``; ``mean`` puts the training mean in place of every code; ``zero`` feeds
+                zeros to everything that reads the style. The last two are controls.
+            use_map: Whether the query map, if there is one, is applied.
+
+        Returns:
+            Unit-norm float32 embeddings ``(B, E)``.
+        """
+        if codes is not None and style == "mean":
+            codes = self.space.mean.to(codes).expand_as(codes)
+        if self.prompts is not None:
+            batch = features.shape[0]
+            if style == "zero" and self.space is not None:
+                zeros = features.new_zeros(batch, self.space.dim)
+                prompts = self.prompts(zeros, zeros, batch)
+            else:
+                prompts = self.prompt_tokens(codes, batch)
+            tokens = run_with_prompts(
+                self.encoder.blocks,
+                features,
+                prompts,
+                self.encoder.n_prefix,
+                self.config.prompts.scope,
+            )
+            features = self.encoder.pool(tokens)  # (B, E)
+        if self.config.centred:
+            features = F.normalize(features.float(), dim=-1)
+            weights = self.space.weights(codes.float())  # (B, K)
+            features = features - weights @ self.style_means  # (B, E)
+        if self.query_map is not None and use_map:
+            features = self.query_map(F.normalize(features, dim=-1))
+        return F.normalize(features.float(), dim=-1)
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Names and tensors of what training moves: prompts, text prompts, query map."""
+        frozen = ("encoder.", "reader.", "space.")
+        return {k: p for k, p in self.named_parameters() if not k.startswith(frozen)}
+
+    # -- whole pictures and texts ----------------------------------------------------------
+
+    def encode_query(self, images: Images, *, batch_size: int = 32, **how: Any) -> Tensor:
+        """Embed query pictures of any style.
+
+        Args:
+            images: PIL images or paths.
+            batch_size: Pictures per pass; the result does not depend on it.
+            **how: ``style`` and ``use_map`` of :meth:`query_from`.
+
+        Returns:
+            Unit-norm float32 embeddings ``(N, E)`` on the CPU.
+
+        Raises:
+            UserError: If a file is missing or is no readable picture.
+        """
+        return self._encode(
+            images, batch_size, lambda pixels: self.query_from(*self.prepare(pixels), **how)
+        )
+
+    def encode_gallery(self, images: Images, *, batch_size: int = 32) -> Tensor:
+        """Embed photos with the untouched encoder: unit-norm float32 ``(N, E)`` on the CPU."""
+        return self._encode(images, batch_size, self.encoder.encode_image)
+
+    @torch.no_grad()
+    def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> Tensor:
+        """Embed query texts: unit-norm float32 ``(N, E)`` on the CPU."""
+        if isinstance(texts, str):
+            texts = [texts]
+        texts = list(texts)
+        if not texts:
+            return torch.empty(0, self.encoder.embed_dim)
+        chunks = (texts[i : i + batch_size] for i in range(0, len(texts), batch_size))
+        return torch.cat([self.text_from(chunk).cpu() for chunk in chunks])
+
+    def text_from(self, texts: list[str]) -> Tensor:
+        """One batch of texts to unit-norm float32 ``(B, E)``, with gradients to text prompts."""
+        return self.encoder.encode_text(texts, self.text_prompts)
+
+    @torch.no_grad()
+    def _encode(self, images: Images, batch_size: int, embed: Any) -> Tensor:
+        chunks = [embed(pixels).cpu() for pixels in self._pixels(images, batch_size)]
+        return torch.cat(chunks) if chunks else torch.empty(0, self.encoder.embed_dim)
+
+    def _pixels(self, images: Images, batch_size: int) -> Iterator[Tensor]:
+        """Batches of pixels ``(B, 3, S, S)`` on the model's device."""
+        from PIL import Image
+
+        from freestyle.datasets.images import load_image
+
+        if isinstance(images, str | Path | Image.Image):
+            images = [images]
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            pixels = [self.encoder.preprocess(load_image(image)) for image in batch]
+            yield torch.stack(pixels).to(self.device)

@@ -1,0 +1,193 @@
+"""What a training run keeps of the frozen half: gallery, style codes, features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from freestyle.code_cache import CodeCache
+from freestyle.frozen import FrozenRows, Pictures, augment, frozen_pass
+
+if TYPE_CHECKING:
+    from freestyle.encoders.base import DualEncoder
+    from freestyle.training.data import RetrievalData
+    from freestyle.training.module import RetrievalModule
+
+WHICH = ("train", "val")
+
+
+@dataclass
+class FrozenCaches:
+    """Frozen tensors of both splits; queries of all styles stand one after the other.
+
+    Attributes:
+        gallery: Per split the photos' embeddings ``(G, E)`` and groups ``(G,)``, on the device.
+        starts: Per split the first row of each style, ``(S,)``.
+        codes: Per split ``(N, code_dim)`` float16 on the CPU; empty without a reader.
+        features: Per split ``(V, N, ...)``, V views, on the CPU; empty where not cached.
+        keep: Per split and style which queries could be read, ``(N_style,)`` bool.
+    """
+
+    gallery: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    starts: dict[str, Tensor] = field(default_factory=dict)
+    codes: dict[str, Tensor] = field(default_factory=dict)
+    features: dict[str, Tensor] = field(default_factory=dict)
+    keep: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def has_features(self) -> bool:
+        """Whether steps need no pixels."""
+        return bool(self.features)
+
+    @classmethod
+    def build(cls, module: RetrievalModule, data: RetrievalData) -> FrozenCaches:
+        """Run all frozen passes of a fit, split over the trainer's devices."""
+        caches = cls()
+        passes = _Passes(module, data)
+        with_features = _features_fit(module, data)
+        for which in WHICH:
+            split = getattr(data, which)
+            photos = passes.run(
+                lambda pixels, _: {"embedding": module.model.encoder.encode_image(pixels)},
+                split.gallery,
+                f"Embedding {which} photos",
+            )
+            groups = torch.from_numpy(split.gallery_groups)[photos.readable]
+            embeddings = photos["embedding"][photos.readable]
+            caches.gallery[which] = embeddings.to(module.device), groups.to(module.device)
+            sizes = [len(split.queries[style]) for style in data.styles]
+            caches.starts[which] = torch.tensor([0, *sizes[:-1]]).cumsum(0)
+            codes, features, caches.keep[which] = [], [], {}
+            for style in data.styles:
+                queries = split.queries[style]
+                keep = torch.isin(torch.from_numpy(queries.groups), groups)
+                if module.model.reader is not None:
+                    name = f"Reading {which} {style} style codes"
+                    codes.append(passes.codes(queries.sources, name))
+                    keep &= codes[-1].isfinite().all(dim=1)
+                if with_features:
+                    rows, readable = passes.features(queries.sources, which, style)
+                    features.append(rows)
+                    keep &= readable
+                caches.keep[which][style] = keep
+            if codes:
+                caches.codes[which] = torch.cat(codes)
+            if features:
+                caches.features[which] = torch.cat(features, dim=1)
+        return caches
+
+    def _rows(self, which: str, batch: dict[str, Tensor]) -> Tensor:
+        """Positions ``(B,)`` of a batch's queries in the cached tensors."""
+        return self.starts[which][batch["style"].cpu()] + batch["index"].cpu()
+
+    def codes_of(self, which: str, batch: dict[str, Tensor]) -> Tensor | None:
+        """Style codes of a batch ``(B, code_dim)`` float32, or None without a reader."""
+        if not self.codes:
+            return None
+        rows = self.codes[which][self._rows(which, batch)]
+        return rows.to(batch["group"].device).float()
+
+    def features_of(
+        self, which: str, batch: dict[str, Tensor], generator: torch.Generator | None
+    ) -> Tensor:
+        """Cached features of a batch, a random view of each where a generator is given."""
+        features, rows = self.features[which], self._rows(which, batch)
+        views = torch.zeros_like(rows)
+        if generator is not None:
+            views = torch.randint(len(features), rows.shape, generator=generator)
+        return features[views, rows].to(batch["group"].device).float()
+
+
+class _Passes:
+    """Frozen passes with one run's devices and settings."""
+
+    def __init__(self, module: RetrievalModule, data: RetrievalData) -> None:
+        self.module, self.data, self.model = module, data, module.model
+        self.trainer = module.trainer
+        self.cache = CodeCache(module.cache_dir)
+
+    def run(
+        self,
+        compute: Callable[[Tensor, Tensor], dict[str, Tensor]],
+        paths: Sequence[Path],
+        description: str,
+    ) -> FrozenRows:
+        """One pass over files."""
+        # Float32, as at search time: what is cached must equal what is served.
+        with torch.autocast(self.module.device.type, enabled=False):
+            return frozen_pass(
+                compute,
+                Pictures(paths, self.model.encoder.preprocessing, self.data.on_broken),
+                device=self.module.device,
+                num_workers=self.data.num_workers,
+                description=description,
+                rank=self.trainer.global_rank,
+                world_size=self.trainer.world_size,
+                gather=self.module.all_gather,
+            )
+
+    def codes(self, paths: Sequence[Path], description: str) -> Tensor:
+        """Style codes ``(N, code_dim)`` float16, NaN where unreadable."""
+
+        def compute() -> Tensor:
+            rows = self.run(lambda p, _: {"code": self.model.reader(p)}, paths, description)
+            codes = rows["code"]
+            codes[~rows.readable] = float("nan")
+            return codes
+
+        return self.cache.get(
+            paths,
+            self.model.reader.tag,
+            self.model.encoder.preprocessing,
+            compute,
+            write=self.trainer.is_global_zero,
+            agree=self.trainer.strategy.reduce_boolean_decision
+            if self.trainer.world_size > 1
+            else None,
+        )
+
+    def features(self, paths: Sequence[Path], which: str, style: str) -> tuple[Tensor, Tensor]:
+        """Features of all views ``(V, N, ...)`` bfloat16, and which files were readable."""
+        views = self.module.views if which == "train" else 1
+        generator = torch.Generator().manual_seed(self.data.seed)
+        encoder = self.model.encoder
+
+        def compute(pixels: Tensor, _: Tensor) -> dict[str, Tensor]:
+            values = {}
+            for view in range(views):
+                shown = pixels if view == 0 else augment(pixels, generator)
+                rows = encoder.patch_tokens(shown)
+                if not self.model.uses_tokens:
+                    rows = encoder.pool(encoder.run_blocks(rows)).float()
+                values[str(view)] = rows.to(torch.bfloat16) if self.model.uses_tokens else rows
+            return values
+
+        done = self.run(compute, paths, f"Reading {which} {style} features")
+        return torch.stack([done[str(view)] for view in range(views)]), done.readable
+
+
+def _features_fit(module: RetrievalModule, data: RetrievalData) -> bool:
+    """Whether the frozen half of every query is to be kept in memory."""
+    if module.cache != "auto":
+        return module.cache == "features"
+    encoder = module.model.encoder
+    if module.model.uses_tokens:
+        tokens = count_tokens(encoder)
+        size = 2 * tokens * encoder.width
+    else:
+        size = 4 * encoder.embed_dim
+    queries = sum(len(data.train.queries[style]) for style in data.styles)
+    return queries * module.views * size <= module.cache_gigabytes * 2**30
+
+
+@torch.no_grad()
+def count_tokens(encoder: DualEncoder) -> int:
+    """Tokens of one picture, by asking the encoder once."""
+    side = encoder.image_size
+    device = next(encoder.parameters()).device
+    return encoder.patch_tokens(torch.zeros(1, 3, side, side, device=device)).shape[1]

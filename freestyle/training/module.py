@@ -1,0 +1,248 @@
+"""Stage two: prompt tuning around a frozen encoder, as a Lightning module."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from freestyle import baselines
+from freestyle.config import LossConfig, PromptConfig, StyleConfig
+from freestyle.errors import UserError
+from freestyle.evaluation.ranks import first_relevant_ranks
+from freestyle.model import FreestyleRet
+from freestyle.pretrained import own_state
+from freestyle.training.caches import FrozenCaches
+from freestyle.training.data import RetrievalData
+from freestyle.frozen import augment
+from freestyle.training.losses import gallery_cross_entropy, retrieval_loss
+
+
+class RetrievalModule(L.LightningModule):
+    """Trains what is trainable of a :class:`~freestyle.model.FreestyleRet`.
+
+    Args:
+        method: One of :data:`freestyle.baselines.METHODS`.
+        encoder: Encoder name for :func:`freestyle.encoders.create`.
+        revision: Hub revision of the encoder.
+        style: Style reader and space.
+        prompts: Prompt tokens.
+        query_map: ``linear`` adds a trained map behind the query embedding.
+        loss: Which loss, and its settings.
+        learning_rate: Peak rate of AdamW.
+        map_learning_rate: Peak rate of the query map; None takes ``learning_rate``.
+        weight_decay: Decoupled weight decay.
+        warmup: Share of all steps in which the rate rises linearly, in [0, 1).
+        views: Views of each query picture in the feature cache: the picture and ``views - 1``
+            random ones; without a cache, above 1 means a random view at every step.
+        cache: ``features`` keeps the frozen half of every query in memory, ``codes`` only the
+            style codes, ``auto`` the features where they fit into ``cache_gigabytes``.
+        cache_gigabytes: See ``cache``.
+        cache_dir: Folder of the style codes on disk; None for the default.
+        space: A fitted style space (``.safetensors``); None fits one first.
+    """
+
+    def __init__(
+        self,
+        method: str = "freestyle",
+        encoder: str = "freestyle-mini",
+        revision: str | None = None,
+        style: StyleConfig = StyleConfig(),  # noqa: B008 - frozen
+        prompts: PromptConfig = PromptConfig(),  # noqa: B008 - frozen
+        query_map: Literal["none", "linear"] = "none",
+        loss: LossConfig = LossConfig(),  # noqa: B008 - frozen
+        learning_rate: float = 1e-3,
+        map_learning_rate: float | None = None,
+        weight_decay: float = 1e-2,
+        warmup: float = 0.05,
+        views: int = 1,
+        cache: Literal["auto", "features", "codes"] = "auto",
+        cache_gigabytes: float = 2.0,
+        cache_dir: str | None = None,
+        space: str | None = None,
+    ) -> None:
+        super().__init__()
+        if learning_rate <= 0:
+            raise UserError(f"model.learning_rate is {learning_rate}: use a value above 0")
+        if views < 1:
+            raise UserError(f"model.views is {views}: use 1 or more")
+        config = baselines.settings(
+            method, encoder, revision=revision, style=style, prompts=prompts, query_map=query_map
+        )
+        self.model = FreestyleRet(config)
+        self.loss = loss
+        self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
+        self.map_learning_rate = map_learning_rate or learning_rate
+        self.views, self.cache, self.cache_gigabytes = views, cache, cache_gigabytes
+        self.cache_dir, self.space_file = cache_dir, space
+        self.caches: FrozenCaches | None = None
+        self._found: list[tuple[Tensor, Tensor]] = []
+        if not self.model.trained_parameters():
+            raise UserError(
+                f"method '{method}' trains nothing: evaluate it with eval.py, or set model.method"
+            )
+
+    # -- set-up ----------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Compute everything frozen once: gallery, style codes, features.
+
+        Runs before the loaders are made, since they need not decode what is cached.
+        """
+        if stage not in ("fit", "validate"):
+            return
+        self.to(self.trainer.strategy.root_device)
+        self._plain_attention()
+        self.data.preprocessing = self.model.encoder.preprocessing
+        if self.caches is None:
+            self.caches = FrozenCaches.build(self, self.data)
+        self.data.decode = not self.caches.has_features
+        self.data.keep = self.caches.keep
+
+    def on_fit_start(self) -> None:
+        """Refuse to train on an empty style space.
+
+        Raises:
+            UserError: If neither a file, nor a checkpoint, nor stage one has filled it.
+        """
+        space = self.model.space
+        if space is not None and not space.is_fitted:
+            raise UserError(
+                "the style space is not fitted: train with train.py, which fits it first, "
+                "or give model.space a file"
+            )
+
+    def _plain_attention(self) -> None:
+        """PyTorch's fused attention has a slow backward pass on CPUs: half of a step."""
+        if self.device.type == "cpu" and hasattr(self.model.encoder, "attention"):
+            self.model.encoder.attention = "eager"
+
+    @property
+    def data(self) -> RetrievalData:
+        """The trainer's data module."""
+        return self.trainer.datamodule
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with linear warm-up and cosine decay to zero, per step."""
+        named = self.model.trained_parameters()
+        groups = [
+            {"params": [p for k, p in named.items() if k.startswith("query_map")]},
+            {"params": [p for k, p in named.items() if not k.startswith("query_map")]},
+        ]
+        groups[0]["lr"] = self.map_learning_rate
+        groups = [group for group in groups if group["params"]]
+        optimizer = torch.optim.AdamW(
+            groups, lr=self.learning_rate, weight_decay=self.weight_decay
+        )
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        rising = max(1, round(self.warmup * total))
+
+        def rate(step: int) -> float:
+            if step < rising:
+                return (step + 1) / rising
+            return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    # -- steps -----------------------------------------------------------------------------
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch of queries against the training gallery."""
+        generator = self._generator()
+        features, codes = self._frozen(batch, "train", generator)
+        codes = self._drop_codes(codes, generator)
+        queries = self.model.query_from(features, codes)  # (B, E)
+        gallery, groups = self.caches.gallery["train"]
+        value = retrieval_loss(self.loss, queries, batch["group"], gallery, groups, generator)
+        if self.model.text_prompts is not None:
+            value = value + self._text_loss(batch, gallery, groups)
+        self.log("train/loss", value, prog_bar=True, batch_size=len(queries))
+        return value
+
+    def _text_loss(self, batch: dict[str, Tensor], gallery: Tensor, groups: Tensor) -> Tensor:
+        captions = self.data.captions
+        texts = [captions[i] for i in batch["group"].tolist()]
+        return gallery_cross_entropy(
+            self.model.text_from(texts), batch["group"], gallery, groups, self.loss.temperature
+        )
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Embed one batch of validation queries."""
+        features, codes = self._frozen(batch, "val", None)
+        queries = self.model.query_from(features, codes)
+        place = torch.stack([batch["style"], batch["index"]], dim=1)  # (B, 2)
+        if self.trainer.world_size > 1:
+            queries = self.all_gather(queries).flatten(0, 1)
+            place = self.all_gather(place).flatten(0, 1)
+        self._found.append((place.cpu(), queries.float().cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        """Recall@1 per style over the whole validation gallery, and their mean."""
+        place = torch.cat([part[0] for part in self._found])
+        queries = torch.cat([part[1] for part in self._found])
+        self._found.clear()
+        gallery, groups = self.caches.gallery["val"]
+        recalls = []
+        for number, style in enumerate(self.data.styles):
+            # The last rank's tail repeats items; rows of the same item are equal.
+            rows = {int(i): k for k, (s, i) in enumerate(place.tolist()) if s == number}
+            if not rows:
+                continue
+            index = np.fromiter(rows.keys(), dtype=np.int64)
+            ranks = first_relevant_ranks(
+                queries[list(rows.values())],
+                gallery.cpu(),
+                self.data.val.queries[style].groups[index],
+                groups.cpu().numpy(),
+            )
+            recalls.append(float((np.asarray(ranks) <= 1).mean()))
+            self.log(f"val/R@1/{style}", recalls[-1], sync_dist=False)
+        mean = float(np.mean(recalls)) if recalls else 0.0
+        self.log("val/R@1", mean, prog_bar=True, sync_dist=False)
+
+    # -- helpers ---------------------------------------------------------------------------
+
+    def _generator(self) -> torch.Generator:
+        """Randomness of one step from seed, step and rank alone, so that a resume repeats it."""
+        seed = (self.data.seed * 1_000_003 + self.global_step) * 4_099 + self.global_rank
+        return torch.Generator().manual_seed(seed % 2**63)
+
+    def _frozen(
+        self, batch: dict[str, Tensor], which: str, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The frozen half of a batch: from the cache, or computed (with a random view)."""
+        codes = self.caches.codes_of(which, batch)
+        if self.caches.has_features:
+            return self.caches.features_of(which, batch, generator), codes
+        pixels = batch["pixels"]
+        if generator is not None and self.views > 1:
+            pixels = augment(pixels, generator)
+        with torch.no_grad():
+            tokens = self.model.encoder.patch_tokens(pixels)
+            if not self.model.uses_tokens:
+                tokens = self.model.encoder.pool(self.model.encoder.run_blocks(tokens))
+        return tokens, codes
+
+    def _drop_codes(self, codes: Tensor | None, generator: torch.Generator) -> Tensor | None:
+        """Replace some queries' codes by the mean code, so that prompts also work without."""
+        rate = self.model.config.prompts.code_dropout if self.model.config.prompts else 0.0
+        if codes is None or rate == 0:
+            return codes
+        drop = torch.rand(len(codes), generator=generator) < rate
+        return torch.where(drop.to(codes.device)[:, None], self.model.space.mean, codes)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Checkpoints hold what was trained and the style space, no frozen network."""
+        return {f"model.{k}": v for k, v in own_state(self.model).items()}
+
+    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True) -> Any:
+        """Load such a checkpoint; the frozen networks stay as they are."""
+        return super().load_state_dict(state_dict, strict=False)
