@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from freestyle.evaluation.ranks import Ranks
 
 RESAMPLES = 10_000
-_CELLS = 4_000_000  # most resampled counts held at once
+_CELLS = 4_000_000  # most resampled numbers held at once
+_FEW = 64  # up to so many distinct values, drawing their counts is faster
 
 
 def hits_at(ranks: Ranks | ArrayLike, k: int) -> np.ndarray:
@@ -154,16 +155,18 @@ def bootstrap_interval(
         raise ValueError(f"expected finite values (Q,), got shape {sample.shape}")
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"level must be in (0, 1) and resamples >= 1: {level}, {resamples}")
-    # Q draws among Q queries are Q draws among the distinct values with their frequencies.
-    distinct, counts = np.unique(sample, return_counts=True)
     rng = np.random.default_rng(seed)
-    chunk = max(1, _CELLS // len(distinct))
-    means = [
-        rng.multinomial(len(sample), counts / len(sample), size=min(chunk, resamples - done))
-        @ distinct
-        / len(sample)
-        for done in range(0, resamples, chunk)
-    ]
+    distinct, counts = np.unique(sample, return_counts=True)
+    few = len(distinct) <= _FEW
+    chunk = max(1, _CELLS // (len(distinct) if few else len(sample)))
+    means = []
+    for done in range(0, resamples, chunk):
+        size = min(chunk, resamples - done)
+        if few:  # Q draws among Q queries are Q draws among the distinct values by frequency
+            drawn = rng.multinomial(len(sample), counts / len(sample), size=size)
+            means.append(drawn @ distinct / len(sample))
+        else:
+            means.append(sample[rng.integers(0, len(sample), (size, len(sample)))].mean(axis=1))
     tail = 100 * (1 - level) / 2
     low, high = np.percentile(np.concatenate(means), [tail, 100 - tail])
     return float(low), float(high)

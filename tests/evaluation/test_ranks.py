@@ -1,3 +1,6 @@
+import doctest
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -204,3 +207,24 @@ def test_ranks_check_themselves():
     for values, candidates in (([0, 1], 3), ([1, 4], 3), ([], 3), ([1.0], 3), ([[1]], 3)):
         with pytest.raises(ValueError, match="ranks must"):
             Ranks(np.array(values), candidates)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("fusion", ["zscore", "max-softmax", "sum", "reciprocal-rank"])
+def test_the_gpu_ranks_like_the_cpu_even_with_tf32_on(unit, monkeypatch, fusion):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    gallery = unit(500, 256).repeat(2, 1)
+    terms = [unit(100, 256, seed=s) + gallery[:100] for s in (1, 2)]
+    groups, options = (np.arange(100), np.arange(1000)), {"fusion": fusion, "memory": 2_000_000}
+    cpu = first_relevant_ranks(terms, gallery, *groups, **options)
+    gpu = first_relevant_ranks(terms, gallery, *groups, **options, device="cuda")
+    np.testing.assert_array_equal(cpu.values, gpu.values)
+    best = [top_k(terms, g, 9, fusion=fusion)[0] for g in (gallery, gallery.cuda())]
+    np.testing.assert_array_equal(*best)
+
+
+@pytest.mark.parametrize("module", ["ranks", "metrics", "protocols"])
+def test_docstring_examples(module):
+    result = doctest.testmod(importlib.import_module(f"freestyle.evaluation.{module}"))
+    assert result.attempted > 0
+    assert result.failed == 0
