@@ -104,14 +104,26 @@ def open_hub(repo_id: str, revision: str | None) -> Checkpoint:
             "check the spelling, or log in with `hf auth login` if it is private"
         ) from error
     except (LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"encoder {repo_id}{at}: not in the local cache, and huggingface.co cannot be reached; "
-            "give a local folder that holds the checkpoint, or use freestyle-mini, which needs "
-            "no download"
-        ) from error
+        folder = _cached_folder(repo_id, revision)
+        if folder is None:
+            raise UserError(
+                f"encoder {repo_id}{at}: not in the local cache, and huggingface.co cannot be "
+                "reached; give a local folder that holds the checkpoint, or use freestyle-mini, "
+                "which needs no download"
+            ) from error
     _weight_files(folder)
     commit = folder.name if folder.parent.name == "snapshots" else revision or "main"
     return Checkpoint(folder, _read_json(folder / "config.json"), f"{repo_id}@{commit}")
+
+
+def _cached_folder(repo_id: str, revision: str | None) -> Path | None:
+    """The snapshot another program left in the hub cache, be it complete or not."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    config = try_to_load_from_cache(
+        repo_id, "config.json", revision=revision, cache_dir=constants.HF_HUB_CACHE
+    )
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def load_model(checkpoint: Checkpoint, model_class: Any, config: Any) -> Any:

@@ -78,12 +78,13 @@ def create(
     if hub_id is None and not _is_folder(name):
         raise UserError(_unknown(name))
     from freestyle.encoders.checkpoints import open_folder, open_hub
-    from freestyle.encoders.families import from_checkpoint
 
     if hub_id is not None:
         checkpoint = open_hub(hub_id, revision)
     else:
         checkpoint = open_folder(Path(name).expanduser())
+    from freestyle.encoders.families import from_checkpoint
+
     return from_checkpoint(checkpoint, name=name, attention=attention)
 
 

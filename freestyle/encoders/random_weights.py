@@ -12,8 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from freestyle.encoders.tokenizers import WordHashTokenizer
-
 if TYPE_CHECKING:
     from freestyle.encoders.huggingface import Attention, HuggingFaceEncoder
 
@@ -123,6 +121,7 @@ def build_random(
 ) -> HuggingFaceEncoder:
     """The encoder ``random:<architecture>``; see :func:`build_model`."""
     from freestyle.encoders.families import FAMILIES
+    from freestyle.encoders.tokenizers import WordHashTokenizer
 
     arch = ARCHITECTURES[architecture]
     family = FAMILIES[arch.family]

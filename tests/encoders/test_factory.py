@@ -109,6 +109,15 @@ def test_importing_the_package_is_light():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_wrong_name_is_refused_before_anything_heavy_is_imported():
+    code = (
+        "import sys\nfrom freestyle.encoders import create\n"
+        "try: create('nonsense')\n"
+        "except ValueError: sys.exit('torch' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_word_hash_tokenizer():
     tokenizer = WordHashTokenizer(1000, start=998, end=999, pad=0)
     ids, mask = tokenizer(["A cat, a cat", "", "w " * 50], 12)
