@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from freestyle.encoders.base import Preprocessing
+from freestyle.errors import UserError
 from freestyle.files import write_atomically
 
 logger = logging.getLogger(__name__)
@@ -81,8 +82,8 @@ class CodeCache:
         if write:
             try:
                 write_atomically(path, lambda p: _save(p, codes.numpy()))
-            except OSError as error:
-                logger.warning("style codes are not cached in %s: %s", path.parent, error)
+            except UserError as error:
+                logger.warning("style codes are not cached: %s", error)
         return codes
 
     def _read(self, path: Path, rows: int) -> Tensor | None:

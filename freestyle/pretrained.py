@@ -205,7 +205,8 @@ def _same(what: str, expected: str | None, found: str, folder: Path) -> None:
 def _card(model: FreestyleRet, values: dict[str, Any]) -> str:
     trained = sum(p.numel() for p in model.trained_parameters().values())
     return (
-        "---\nlibrary_name: freestyle\nlicense: apache-2.0\npipeline_tag: image-feature-extraction\n"
+        "---\nlibrary_name: freestyle\nlicense: apache-2.0\n"
+        "pipeline_tag: image-feature-extraction\n"
         f"---\n\n# {values['method']} on {values['encoder']}\n\n"
         f"{trained:,} trained parameters around the frozen encoder `{values['weights']}`.\n\n"
         "```python\nfrom freestyle import FreestyleRet\n\n"

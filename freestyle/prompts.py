@@ -2,8 +2,8 @@
 
 FreestyleRet (arXiv 2312.02428, section 3.3): in every layer of the frozen tower, n tokens stand
 between the CLS token and the patches, ``[cls, _, patches] = L_i([cls, P_i, patches])``; shallow
-layers' tokens start from the style ``s``, deep layers' from the Gram code ``g``. The two controls of
-visual prompt tuning (VPT, arXiv 2203.12119) are the same module fed with a learned constant.
+layers' tokens start from the style ``s``, deep layers' from the Gram code ``g``. The controls, visual
+prompt tuning (VPT, arXiv 2203.12119), are the same module fed with a learned constant.
 """
 
 from __future__ import annotations
@@ -77,14 +77,15 @@ class PromptTokens(nn.Module):
             nn.Identity()
             if source == "none"
             else TokenMaker(
-                config.n_tokens, width, code_dim if source in ("style", "gram") else 0, config.hidden
+                config.n_tokens,
+                width,
+                code_dim if source in ("style", "gram") else 0,
+                config.hidden,
             )
             for source in self.sources
         )
 
-    def forward(
-        self, gram: Tensor | None, style: Tensor | None, batch: int
-    ) -> list[Tensor | None]:
+    def forward(self, gram: Tensor | None, style: Tensor | None, batch: int) -> list[Tensor | None]:
         """Tokens per layer.
 
         Args:

@@ -10,7 +10,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from freestyle.evaluation.report import write_atomically
+from freestyle.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,4 +34,4 @@ def save_png(figure: Figure, path: str | Path) -> Path:
     """Write the figure as PNG, atomically; equal figures give equal bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    return write_atomically(path, buffer.getvalue())
+    return write_atomically(path, lambda p: p.write_bytes(buffer.getvalue()))

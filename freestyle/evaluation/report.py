@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +19,7 @@ from freestyle.evaluation.metrics import (
     recall_at,
 )
 from freestyle.evaluation.protocols import parse_protocol
+from freestyle.files import write_text
 
 if TYPE_CHECKING:
     from freestyle.evaluation.evaluate import Outcome
@@ -204,7 +202,7 @@ class Report:
 def write_report(report: Report, path: str | Path) -> Path:
     """Write ``report.json``, atomically."""
     text = json.dumps(report.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-    return write_atomically(path, (text + "\n").encode())
+    return write_text(path, text + "\n")
 
 
 def read_report(path: str | Path) -> Report:
@@ -229,34 +227,4 @@ def write_markdown(report: Report, path: str | Path, **options: Any) -> Path:
     """Write ``report.md``, atomically; the options are those of :func:`tables.markdown_report`."""
     from freestyle.evaluation.tables import markdown_report
 
-    return write_atomically(path, markdown_report(report, **options).encode())
-
-
-def write_atomically(path: str | Path, content: bytes) -> Path:
-    """Replace a file as a whole: a reader, or a crash, never finds half of it.
-
-    Raises:
-        UserError: The place cannot be written to.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}, choose another place") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
-        raise
-    return path
+    return write_text(path, markdown_report(report, **options))

@@ -1,8 +1,8 @@
 """The training command: LightningCLI around the two stages.
 
-    python train.py fit --config configs/emoji_mini_freestyle.yaml
-    python train.py fit --config ... --ckpt_path last        # resume
-    python train.py fit --config ... --wandb true            # log to Weights & Biases too
+python train.py fit --config configs/emoji_mini_freestyle.yaml
+python train.py fit --config ... --ckpt_path last        # resume
+python train.py fit --config ... --wandb true            # log to Weights & Biases too
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from freestyle.code_cache import CodeCache
 from freestyle.errors import UserError
+from freestyle.frozen import Pictures
 from freestyle.style.space import StyleSpace
 from freestyle.training.callbacks import BestCheckpoint, SaveModel
-from freestyle.code_cache import CodeCache
 from freestyle.training.data import RetrievalData
-from freestyle.frozen import Pictures
 from freestyle.training.module import RetrievalModule
 from freestyle.training.space_module import StyleSpaceModule
 

@@ -202,9 +202,7 @@ class RetrievalData(L.LightningDataModule):
     def open(self, split: str, styles: list[str] | None) -> RetrievalSplit:
         """Open any split of this data set."""
         options = {} if self.relevance is None else {"relevance": self.relevance}
-        return open_split(
-            self.root, split, styles, layout=self.layout, name=self.name, **options
-        )
+        return open_split(self.root, split, styles, layout=self.layout, name=self.name, **options)
 
     def items(self, which: str) -> QueryItems:
         """Items of ``train`` or ``val``."""

@@ -5,7 +5,7 @@ the same code serves instance-level and class-level data.
 
 | name | source |
 |---|---|
-| ``gallery`` | cross-entropy over every photo of the training gallery (frozen, so all are at hand) |
+| ``gallery`` | cross-entropy over every photo of the (frozen) training gallery |
 | ``in-batch`` | symmetric InfoNCE with label smoothing (CLIP; SketchScape, BMVC 2025) |
 | ``triplet`` | max(0, d(q, p) - d(q, n) + margin), d = 1 - cos (FreestyleRet, arXiv 2312.02428) |
 """

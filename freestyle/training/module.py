@@ -14,11 +14,11 @@ from freestyle import baselines
 from freestyle.config import LossConfig, PromptConfig, StyleConfig
 from freestyle.errors import UserError
 from freestyle.evaluation.ranks import first_relevant_ranks
+from freestyle.frozen import augment
 from freestyle.model import FreestyleRet
 from freestyle.pretrained import own_state
 from freestyle.training.caches import FrozenCaches
 from freestyle.training.data import RetrievalData
-from freestyle.frozen import augment
 from freestyle.training.losses import gallery_cross_entropy, retrieval_loss
 
 
@@ -135,9 +135,7 @@ class RetrievalModule(L.LightningModule):
         ]
         groups[0]["lr"] = self.map_learning_rate
         groups = [group for group in groups if group["params"]]
-        optimizer = torch.optim.AdamW(
-            groups, lr=self.learning_rate, weight_decay=self.weight_decay
-        )
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
         total = max(1, int(self.trainer.estimated_stepping_batches))
         rising = max(1, round(self.warmup * total))
 

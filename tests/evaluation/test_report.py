@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from freestyle import files
 from freestyle.errors import UserError
-from freestyle.evaluation import report as report_module
 from freestyle.evaluation.evaluate import Outcome
 from freestyle.evaluation.ranks import Ranks
 from freestyle.evaluation.report import Report, Row, read_report, write_markdown, write_report
@@ -119,7 +119,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(report_module.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(UserError, match="No space left"):
         write_report(report(row(r1=0.5)), path)
     assert path.read_bytes() == before
