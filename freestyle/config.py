@@ -5,8 +5,9 @@ Plain dataclasses that refuse bad combinations when they are made and round-trip
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+import types
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from freestyle.errors import UserError
 
@@ -89,6 +90,7 @@ class PromptConfig:
             )
         _require(self.n_tokens >= 1, f"prompts.n_tokens is {self.n_tokens}: use 1 or more")
         _require(self.hidden >= 0, f"prompts.hidden is {self.hidden}: use 0 or more")
+        _require(self.text_tokens >= 0, f"prompts.text_tokens is {self.text_tokens}: use 0 or more")
         _require(
             self.scope in ("deep", "input"),
             f"prompts.scope is '{self.scope}': use 'deep' or 'input'",
@@ -163,11 +165,7 @@ class FreestyleConfig:
         Raises:
             UserError: If a field is unknown or a value is refused.
         """
-        values = dict(values)
-        for key, kind in (("style", StyleConfig), ("prompts", PromptConfig)):
-            if values.get(key) is not None:
-                values[key] = _build(kind, values[key])
-        return _build(cls, values)
+        return from_values(cls, values)
 
 
 @dataclass(frozen=True)
@@ -197,16 +195,55 @@ class LossConfig:
         )
 
 
-def _build(kind: type, values: Any) -> Any:
-    if isinstance(values, kind):
-        return values
-    known = {f.name for f in fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise UserError(
-            f"unknown setting '{unknown[0]}' in {kind.__name__}: use {', '.join(sorted(known))}"
+def from_values(kind: type, values: Any) -> Any:
+    """Build one of this module's dataclasses from plain values, as JSON and YAML hold them.
+
+    Args:
+        kind: The dataclass.
+        values: Settings by name, nested ones as dictionaries.
+
+    Raises:
+        UserError: If a setting is unknown, of the wrong type, or refused.
+    """
+    _require(isinstance(values, dict), f"{kind.__name__} is {values!r}: give settings by name")
+    known = get_type_hints(kind)
+    made = {}
+    for name, value in values.items():
+        _require(
+            name in known,
+            f"unknown setting '{name}' in {kind.__name__}: use {', '.join(sorted(known))}",
         )
-    return kind(**values)
+        inner = [k for k in (known[name], *get_args(known[name])) if is_dataclass(k)]
+        if inner and value is not None:
+            value = from_values(inner[0], value)
+        elif not _fits(value, known[name]):
+            raise UserError(
+                f"setting '{name}' of {kind.__name__} is {value!r}: use {_in_words(known[name])}"
+            )
+        made[name] = value
+    return kind(**made)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value may stand for a type; allowed words are checked by the dataclass."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, part) for part in get_args(hint))
+    if origin is Literal:
+        return isinstance(value, str)
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, int | float if hint is float else hint)
+
+
+def _in_words(hint: Any) -> str:
+    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    words[types.NoneType] = "null"
+    named = [words.get(p, "a text" if get_origin(p) is Literal else "a list") for p in parts]
+    return " or ".join(named)
 
 
 def _require(condition: bool, message: str) -> None:
@@ -214,4 +251,4 @@ def _require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
-__all__ = ["FreestyleConfig", "LossConfig", "PromptConfig", "StyleConfig"]
+__all__ = ["FreestyleConfig", "LossConfig", "PromptConfig", "StyleConfig", "from_values"]
