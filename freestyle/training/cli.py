@@ -7,6 +7,7 @@ python train.py fit --config ... --wandb true            # log to Weights & Bias
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,8 @@ def _has_checkpoint(trainer: L.Trainer) -> bool:
 
 def main(args: list[str] | None = None) -> FreestyleCLI:
     """Parse a command line (``sys.argv`` where None) and run it."""
+    # Commands such as the demo call this from within Python on purpose.
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     return FreestyleCLI(
         RetrievalModule,
         RetrievalData,
