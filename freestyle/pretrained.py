@@ -173,6 +173,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is missing: point --model at a folder written by save_pretrained"
         ) from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}): check the file and its permissions"
+        ) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): save the model again") from error
     if not isinstance(values, dict):

@@ -2,8 +2,8 @@
 
 FreestyleRet (arXiv 2312.02428, section 3.3): in every layer of the frozen tower, n tokens stand
 between the CLS token and the patches, ``[cls, _, patches] = L_i([cls, P_i, patches])``; shallow
-layers' tokens start from the style ``s``, deep layers' from the Gram code ``g``. The controls, visual
-prompt tuning (VPT, arXiv 2203.12119), are the same module fed with a learned constant.
+layers' tokens start from the style ``s``, deep layers' from the Gram code ``g``. The controls,
+visual prompt tuning (VPT, arXiv 2203.12119), are the same module fed with a learned constant.
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ class PromptTokens(nn.Module):
         if not 0 <= split <= depth:
             raise UserError(f"prompts.split is {split}: use 0 to {depth}, the encoder's depth")
         if config.reads_style and not code_dim:
-            raise UserError("prompts read the query's style but no style reader is set")
+            raise UserError(
+                "prompts read the query's style but no style reader is set: add style settings, "
+                "or feed them 'learned'"
+            )
         self.config = config
         self.sources = [config.shallow if i < split else config.deep for i in range(depth)]
         if config.scope == "input":
