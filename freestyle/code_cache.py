@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -89,9 +90,14 @@ class CodeCache:
     def _read(self, path: Path, rows: int) -> Tensor | None:
         try:
             values = np.load(path, allow_pickle=False)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError, BadZipFile):
             return None
-        if values.ndim != 2 or len(values) != rows or values.dtype != np.float16:
+        if (
+            not isinstance(values, np.ndarray)
+            or values.ndim != 2
+            or len(values) != rows
+            or values.dtype != np.float16
+        ):
             return None
         return torch.from_numpy(values)
 

@@ -71,20 +71,24 @@ def test_learned_prompts_need_no_style_reader():
 
 
 @torch.no_grad()
-def test_vpt_has_the_methods_token_count(make_model, pixels, monkeypatch):
+@pytest.mark.parametrize("method", ["vpt-shallow", "vpt-deep", "freestyle"])
+def test_vpt_has_the_methods_token_count(make_model, pixels, monkeypatch, method):
     """Each block sees 1 CLS, n prompts, 16 patches: as many for all three methods."""
-    for method in ("vpt-shallow", "vpt-deep", "freestyle"):
-        model = make_model(method)
-        seen = []
-        blocks = [
-            lambda tokens, block=block: (seen.append(tokens.shape[1]), block(tokens))[1]
-            for block in model.encoder.blocks
-        ]
-        features, codes = model.prepare(pixels[:2])
-        monkeypatch.setattr(type(model.encoder), "blocks", blocks)
-        model.query_from(features, codes)
-        monkeypatch.undo()
-        assert seen == [1 + 2 + 16] * 3
+    model = make_model(method)
+    features, codes = model.prepare(pixels[:2])
+    seen = []
+
+    def watched(block):
+        def call(tokens):
+            seen.append(tokens.shape[1])
+            return block(tokens)
+
+        return call
+
+    blocks = [watched(block) for block in model.encoder.blocks]
+    monkeypatch.setattr(type(model.encoder), "blocks", blocks)
+    model.query_from(features, codes)
+    assert seen == [1 + 2 + 16] * 3
 
 
 @torch.no_grad()
