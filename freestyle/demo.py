@@ -10,6 +10,10 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from freestyle.evaluation.models import Evaluation
 
 CONFIG = "configs/emoji_mini_freestyle.yaml"
 ADAPTER_CONFIG = "configs/emoji_mini_query_adapter.yaml"
@@ -54,8 +58,20 @@ def train(config: str | Path, out: Path, overrides: Sequence[str] = ()) -> None:
     fit(["fit", "--config", str(config), f"--trainer.default_root_dir={out}", *overrides])
 
 
-def evaluate(config: str | Path, models: Sequence[Path], command: str):
+def evaluate(
+    config: str | Path,
+    models: Sequence[Path],
+    command: str,
+    *,
+    style_controls: bool = False,
+) -> tuple[Evaluation, list[str], list[str]]:
     """Zero-shot, style-centred and the given models on the config's test split.
+
+    Args:
+        config: Experiment YAML: data set and style settings.
+        models: Trained model folders.
+        command: Kept in the report.
+        style_controls: Also run the style-reading model on mean and shuffled style codes.
 
     Returns:
         The evaluation, the styles trained on, and the unseen ones.
@@ -91,11 +107,16 @@ def evaluate(config: str | Path, models: Sequence[Path], command: str):
         variants[model.config.method] = Variant(model)
         if model.query_map is not None and model.prompts is not None:
             variants[f"{model.config.method} (map off)"] = Variant(model, use_map=False)
+        if style_controls and model.reader is not None:
+            for how in ("mean", "shuffled"):
+                variants[f"{model.config.method} ({how} style)"] = Variant(model, style=how)
     split = open_split(root, "test", styles, name=name)
     return evaluate_models(variants, split, styles, command=command), trained, unseen
 
 
-def publish(evaluation, out: Path, trained: Sequence[str], unseen: Sequence[str]) -> None:
+def publish(
+    evaluation: Evaluation, out: Path, trained: Sequence[str], unseen: Sequence[str]
+) -> None:
     """Report as JSON and Markdown, curve, case studies; the table to the terminal."""
     from freestyle.evaluation.figures import case_grid, training_curve
     from freestyle.evaluation.models import cases
