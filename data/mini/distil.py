@@ -1,0 +1,204 @@
+"""Train the image tower to give, for any view of a picture, what the teachers see in it.
+
+The target is the joined teacher feature, partly centred, rotated to 512 dimensions by PCA, and
+mixed with that of the plain picture, so that the student is steadier than its teachers under
+blur, low resolution and lost colour. Loss: 1 - cosine, plus the KL divergence between the two
+batches' similarity matrices (relational distillation, arXiv 1904.05068 / 1907.09682).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import emoji
+import numpy as np
+import torch
+import torch.nn.functional as F
+from teachers import SIZE
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from freestyle.encoders.mini.layers import Tower
+from freestyle.encoders.mini.model import DEPTH, EMBED_DIM, HEADS, HIDDEN, STRIDE, WIDTH
+
+
+@dataclass
+class Settings:
+    """What was chosen on the validation split."""
+
+    epochs: int = 20
+    batch: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    centring: float = 0.4
+    plain_share: float = 0.5
+    relation: float = 1.0
+    temperature: float = 0.05
+    ema: float = 0.998
+    seed: int = 0
+
+
+@dataclass
+class Views:
+    """Memory-mapped caches, one array per view."""
+
+    middle: list[np.ndarray]
+    last: list[np.ndarray]
+    teacher: list[np.ndarray]
+
+    @classmethod
+    def open(cls, cache: Path) -> Views:
+        """Every finished view below ``cache``."""
+        stems = sorted(p.name[:7] for p in (cache / "views").glob("view_*.teacher.npy"))
+
+        def load(kind: str) -> list[np.ndarray]:
+            return [np.load(cache / "views" / f"{s}.{kind}.npy", mmap_mode="r") for s in stems]
+
+        return cls(load("middle"), load("last"), load("teacher"))
+
+    def take(self, kind: str, view: np.ndarray, index: np.ndarray) -> Tensor:
+        """Rows ``index[i]`` of view ``view[i]``, float32."""
+        arrays = getattr(self, kind)
+        rows = np.empty((len(index), *arrays[0].shape[1:]), dtype=np.float16)
+        for v in np.unique(view):
+            where = np.nonzero(view == v)[0]
+            rows[where] = arrays[v][index[where]]
+        return torch.from_numpy(rows).float()
+
+
+@dataclass
+class Space:
+    """The rotation of teacher features into the student's space."""
+
+    mean: Tensor  # (3840,)
+    basis: Tensor  # (3840, E)
+    centring: float
+
+    @classmethod
+    def fit(cls, features: Tensor, dim: int, centring: float) -> Space:
+        """PCA of ``(N, 3840)``; the first axis is the mean's direction."""
+        mean = features.mean(0)
+        axis = F.normalize(mean, dim=0)
+        rest = features - features @ axis[:, None] * axis
+        rest = rest - rest.mean(0)
+        _, vectors = torch.linalg.eigh(rest.T @ rest)
+        return cls(mean, torch.cat([axis[:, None], vectors[:, -(dim - 1) :]], dim=1), centring)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """``(B, 3840) -> (B, E)``, unit norm."""
+        return F.normalize((features.float() - self.centring * self.mean) @ self.basis, dim=1)
+
+
+def new_tower(views: Views) -> Tower:
+    """A fresh tower whose token projections see standardised channels."""
+    tower = Tower(SIZE // STRIDE, WIDTH, DEPTH, HEADS, HIDDEN, EMBED_DIM)
+    for module in tower.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+    nn.init.trunc_normal_(tower.cls, std=0.02)
+    nn.init.trunc_normal_(tower.positions, std=0.02)
+    for layer, maps in ((tower.middle, views.middle[0]), (tower.last, views.last[0])):
+        sample = torch.from_numpy(np.array(maps[::5])).float().transpose(0, 1).flatten(1)
+        mean, std = sample.mean(1), sample.std(1)  # (C,)
+        nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+        layer.weight.data /= std
+        layer.bias.data = -layer.weight.data @ mean
+    return tower
+
+
+def relational(student: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """KL divergence of the batch's softmaxed similarities, own pair left out; unit-norm rows."""
+    own = torch.eye(len(student), dtype=torch.bool, device=student.device)
+    log_s = (student @ student.T / temperature).masked_fill(own, -1e4).log_softmax(1)
+    log_t = (target @ target.T / temperature).masked_fill(own, -1e4).log_softmax(1)
+    return F.kl_div(log_s, log_t, log_target=True, reduction="batchmean")
+
+
+def validate(tower: Tower, cache: Path, split: str = "val") -> dict[str, float]:
+    """R@1 in % per style of the frozen tower, plain cosine."""
+    maps = emoji.cached_maps(split, cache)
+    tower.eval()
+    with torch.no_grad():
+        out = {s: tower(m.float(), last.float()) for s, (m, last, _) in maps.items()}
+    return {s: round(emoji.recall(out[s], out["images"]), 1) for s in emoji.STYLES}
+
+
+def distil(cache: Path, settings: Settings, device: str = "cpu") -> tuple[Tower, Space]:
+    """Train the tower; resumes from ``distil.pt`` after an interruption.
+
+    Returns:
+        The averaged (EMA) tower and the space it was trained in.
+    """
+    views = Views.open(cache)
+    n, n_views = len(views.teacher[0]), len(views.teacher)
+    space = Space.fit(
+        torch.from_numpy(np.array(views.teacher[0])).float(), EMBED_DIM, settings.centring
+    )
+    torch.manual_seed(settings.seed)
+    tower = new_tower(views).to(device)
+    average = copy.deepcopy(tower).requires_grad_(False)
+    decay = [p for p in tower.parameters() if p.ndim == 2]
+    rest = [p for p in tower.parameters() if p.ndim != 2]
+    groups = [{"params": decay, "weight_decay": settings.weight_decay}, {"params": rest}]
+    optimiser = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=0.0, betas=(0.9, 0.98))
+    steps = settings.epochs * (n // settings.batch)
+    state = cache / "distil.pt"
+    first = 0
+    if state.exists():
+        saved = torch.load(state, weights_only=True)
+        if saved["settings"] == repr(settings) and saved["views"] == n_views:
+            tower.load_state_dict(saved["tower"])
+            average.load_state_dict(saved["average"])
+            optimiser.load_state_dict(saved["optimiser"])
+            first = saved["epoch"]
+    step = first * (n // settings.batch)
+    for epoch in range(first, settings.epochs):
+        random = np.random.default_rng([settings.seed, epoch])
+        order = random.permutation(n)
+        total, started = 0.0, time.monotonic()
+        batches = range(n // settings.batch)
+        for b in tqdm(batches, desc=f"distil {epoch + 1}/{settings.epochs}", mininterval=10):
+            index = np.sort(order[b * settings.batch : (b + 1) * settings.batch])
+            view = random.integers(0, n_views, len(index))
+            own = space(views.take("teacher", view, index))
+            plain = space(views.take("teacher", np.zeros_like(view), index))
+            target = F.normalize(own + settings.plain_share * plain, dim=1).to(device)
+            rate = min(1.0, (step + 1) / 150) * 0.5 * (1 + math.cos(math.pi * step / steps))
+            for group in optimiser.param_groups:
+                group["lr"] = settings.lr * max(rate, 0.01)
+            middle = views.take("middle", view, index).to(device)
+            last = views.take("last", view, index).to(device)
+            tower.train()
+            with torch.autocast(torch.device(device).type, torch.bfloat16):
+                output = tower(middle, last)
+            output = F.normalize(output.float(), dim=1)
+            loss = (1 - (output * target).sum(1)).mean() * 4
+            loss = loss + settings.relation * relational(output, target, settings.temperature)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
+            optimiser.step()
+            step += 1
+            total += float(loss)
+            keep = min(settings.ema, step / (step + 20))
+            with torch.no_grad():
+                for a, p in zip(average.parameters(), tower.parameters(), strict=True):
+                    a.lerp_(p, 1 - keep)
+        scores = validate(average, cache)
+        tqdm.write(
+            f"epoch {epoch + 1}: loss {total / len(batches):.4f}, val R@1 {scores}, "
+            f"{time.monotonic() - started:.0f} s"
+        )
+        content = {
+            "settings": repr(settings), "views": n_views, "epoch": epoch + 1,
+            "tower": tower.state_dict(), "average": average.state_dict(),
+            "optimiser": optimiser.state_dict(),
+        }  # fmt: skip
+        torch.save(content, state.with_suffix(".tmp"))
+        state.with_suffix(".tmp").replace(state)
+    return average.cpu(), space

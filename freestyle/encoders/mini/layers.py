@@ -1,0 +1,160 @@
+"""The mini's parts: a folded EfficientNet-Lite0 trunk and plain pre-norm transformer blocks.
+
+Sources: EfficientNet (arXiv 1905.11946) in its Lite variant (no squeeze-and-excite, ReLU6), with
+batch normalisation folded into the convolutions; ViT (arXiv 2010.11929) blocks.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# (expansion, channels, repeats, stride, kernel) of EfficientNet-Lite0's seven stages
+STAGES = (
+    (1, 16, 1, 1, 3),
+    (6, 24, 2, 2, 3),
+    (6, 40, 2, 2, 5),
+    (6, 80, 3, 2, 3),
+    (6, 112, 3, 1, 5),
+    (6, 192, 4, 2, 5),
+    (6, 320, 1, 1, 3),
+)
+MIDDLE_STAGE, MIDDLE_WIDTH, LAST_WIDTH = 4, 112, 320
+
+
+class ConvSame(nn.Module):
+    """Convolution with bias, TensorFlow's "same" padding for even inputs, optional ReLU6."""
+
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        relu: bool = True,
+    ):
+        super().__init__()
+        both = kernel - stride if stride > 1 else kernel - 1  # rows to add for an even input
+        self.before, self.after = both // 2, both - both // 2
+        even = self.before == self.after
+        self.conv = nn.Conv2d(
+            width_in, width_out, kernel, stride, self.before if even else 0, groups=groups
+        )
+        self.even, self.relu = even, relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W) -> (B, C', H / stride, W / stride)``."""
+        if not self.even:
+            x = F.pad(x, (self.before, self.after, self.before, self.after))
+        x = self.conv(x)
+        return F.relu6(x) if self.relu else x
+
+
+class InvertedResidual(nn.Module):
+    """Expand, convolve each channel, project; with a shortcut where the shape stays."""
+
+    def __init__(self, width_in: int, width_out: int, expansion: int, stride: int, kernel: int):
+        super().__init__()
+        hidden = width_in * expansion
+        steps = [] if expansion == 1 else [ConvSame(width_in, hidden, 1)]
+        steps.append(ConvSame(hidden, hidden, kernel, stride, groups=hidden))
+        steps.append(ConvSame(hidden, width_out, 1, relu=False))
+        self.steps = nn.Sequential(*steps)
+        self.shortcut = stride == 1 and width_in == width_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W) -> (B, C', H / stride, W / stride)``."""
+        return x + self.steps(x) if self.shortcut else self.steps(x)
+
+
+class Trunk(nn.Module):
+    """EfficientNet-Lite0 without its head; gives the maps at stride 16 and stride 32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entry = ConvSame(3, 32, 3, 2)
+        width, stages = 32, []
+        for expansion, channels, repeats, stride, kernel in STAGES:
+            blocks = []
+            for i in range(repeats):
+                step = stride if i == 0 else 1
+                blocks.append(InvertedResidual(width, channels, expansion, step, kernel))
+                width = channels
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.Sequential(*stages)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised pixels ``(B, 3, S, S)``, S a multiple of 32.
+
+        Returns:
+            The middle map ``(B, 112, S/16, S/16)`` and the last map ``(B, 320, S/32, S/32)``.
+        """
+        x = self.entry(pixels)
+        middle = x
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i == MIDDLE_STAGE:
+                middle = x
+        return middle, x
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block, ``(B, T, D) -> (B, T, D)`` for any T."""
+
+    def __init__(self, width: int, heads: int, hidden: int):
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Multi-head self-attention, ``(B, T, D) -> (B, T, D)``."""
+        b, t, d = x.shape
+        q, k, v = self.qkv(x).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1), dim=-1)
+        return self.out((weights @ v).transpose(1, 2).reshape(b, t, d))  # (B, H, T, d) -> (B, T, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, T, D) -> (B, T, D)``."""
+        x = x + self.attend(self.norm1(x))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+class Tower(nn.Module):
+    """Maps of the trunk to tokens, blocks, and the head into the shared space."""
+
+    def __init__(self, grid: int, width: int, depth: int, heads: int, hidden: int, embed_dim: int):
+        super().__init__()
+        self.grid = grid
+        self.middle = nn.Linear(MIDDLE_WIDTH, width)
+        self.last = nn.Linear(LAST_WIDTH, width)
+        self.cls = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(torch.zeros(1, 1 + grid * grid, width))
+        self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, embed_dim)
+
+    def tokens(self, middle: Tensor, last: Tensor) -> Tensor:
+        """Maps ``(B, 112, g, g)`` and ``(B, 320, g/2, g/2)`` to ``(B, 1 + g*g, D)``."""
+        coarse = self.last(last.permute(0, 2, 3, 1))  # (B, g/2, g/2, D)
+        coarse = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2)  # (B, g, g, D)
+        x = (self.middle(middle.permute(0, 2, 3, 1)) + coarse).flatten(1, 2)  # (B, g*g, D)
+        return torch.cat([self.cls.expand(len(x), -1, -1), x], dim=1) + self.positions
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Mean of CLS and the average patch, projected: ``(B, 1 + N, D) -> (B, E)``."""
+        x = self.norm(tokens)
+        return self.head((x[:, 0] + x[:, 1:].mean(dim=1)) / 2)
+
+    def forward(self, middle: Tensor, last: Tensor) -> Tensor:
+        """The plain path from maps to embeddings ``(B, E)``, not normalised."""
+        x = self.tokens(middle, last)
+        for block in self.blocks:
+            x = block(x)
+        return self.pool(x)

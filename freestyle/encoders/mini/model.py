@@ -1,0 +1,100 @@
+"""The built-in dual encoder: EfficientNet-Lite0 maps as tokens, transformer blocks, MiniLM text.
+
+The image tower turns a frozen ImageNet trunk's maps (stride 16 and 32) into patch tokens and
+condenses with its blocks what three EfficientNet-Lite networks know; the text tower is MiniLM
+(arXiv 2002.10957, as all-MiniLM-L6-v2) with a small head aligned to the frozen image side (LiT,
+arXiv 2111.07991). MODEL_CARD.md says what it was trained on; ``data/mini/train.py`` makes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from freestyle.encoders.base import DualEncoder, Preprocessing
+from freestyle.encoders.mini.layers import Tower, Trunk
+from freestyle.encoders.mini.text import TEXT_WIDTH, MiniLM, TextHead
+from freestyle.errors import UserError
+
+WEIGHTS = Path(__file__).with_name("mini.safetensors")
+IMAGE_SIZE, STRIDE = 160, 16
+WIDTH, DEPTH, HEADS, HIDDEN, EMBED_DIM = 256, 6, 4, 1024, 512
+
+
+class FreestyleMini(DualEncoder):
+    """The frozen mini: 160 px, 100 patch tokens of width 256, six blocks, 512 shared dimensions.
+
+    Args:
+        weights: The safetensors file; the committed one if left out.
+
+    Raises:
+        UserError: If the file is missing or is no mini.
+    """
+
+    def __init__(self, weights: str | Path = WEIGHTS):
+        super().__init__()
+        path = Path(weights)
+        try:
+            state = load_file(path)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        except Exception as error:
+            raise UserError(
+                f"cannot read the mini's weights {path} ({error}): install freestyle again, or "
+                "make them with python data/mini/train.py"
+            ) from error
+        self.name = "freestyle-mini"
+        self.weights_tag = f"freestyle-mini@{digest}"
+        self.preprocessing = Preprocessing(
+            size=IMAGE_SIZE, resize="pad", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+        )
+        self.width, self.depth, self.embed_dim = WIDTH, DEPTH, EMBED_DIM
+        self.n_prefix, self.text_width = 1, TEXT_WIDTH
+        self.trunk = Trunk()
+        self.tower = Tower(IMAGE_SIZE // STRIDE, WIDTH, DEPTH, HEADS, HIDDEN, EMBED_DIM)
+        self.text_head = TextHead(EMBED_DIM)
+        try:
+            self.load_state_dict({k: v.float() for k, v in state.items()})
+        except RuntimeError as error:
+            raise UserError(f"{path} does not hold the weights of freestyle-mini") from error
+        self._minilm: list[MiniLM] = []  # in a list: no submodule, loaded at the first text
+        self.trunk.to(memory_format=torch.channels_last)
+        self.freeze()
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The six blocks, each ``(B, T, 256) -> (B, T, 256)``."""
+        return list(self.tower.blocks)
+
+    def patch_tokens(self, pixels: Tensor) -> Tensor:
+        """RGB in [0, 1] ``(B, 3, 160, 160)`` to ``(B, 101, 256)``, CLS first."""
+        self.check_pixels(pixels)
+        pixels = self.normalise_pixels(pixels).contiguous(memory_format=torch.channels_last)
+        return self.tower.tokens(*self.trunk(pixels))
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """``(B, 101, 256) -> (B, 512)``, unnormalised."""
+        return self.tower.pool(tokens)
+
+    def atoms(self, tokens: Tensor) -> Tensor:
+        """``(B, 101, 256) -> (B, 100, 512)``: every patch through the head, unit norm."""
+        return F.normalize(self.tower.head(self.tower.norm(tokens[:, 1:])), dim=-1)
+
+    def embed_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
+        """``B`` strings to ``(B, 512)``, unnormalised; ``prompts`` ``(n, 384)`` follow [CLS].
+
+        Raises:
+            UserError: If the package with the text tower is not installed.
+        """
+        device = self.tower.cls.device
+        if not self._minilm:
+            self._minilm.append(MiniLM())
+        tower = self._minilm[0].to(device)
+        if not texts:
+            return torch.zeros(0, self.embed_dim, device=device)
+        return self.text_head(tower(texts, prompts))
