@@ -7,13 +7,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import yaml
 
 from freestyle import baselines
-from freestyle.config import StyleConfig
+from freestyle.config import StyleConfig, from_values
 from freestyle.datasets.readers import available_styles, open_split
 from freestyle.errors import UserError
 from freestyle.evaluation.embed import Variant, fit_style_centred
@@ -27,9 +27,17 @@ from freestyle.model import FreestyleRet
 CONTROLS = ("mean-style", "shuffled-style", "zero-style")
 
 
+class OneSentenceParser(argparse.ArgumentParser):
+    """Says what is wrong with the options in one sentence, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of exit."""
+        raise UserError(f"{message}: see {self.prog} --help")
+
+
 def parser() -> argparse.ArgumentParser:
     """All options of ``eval.py``."""
-    p = argparse.ArgumentParser(
+    p = OneSentenceParser(
         prog="eval.py",
         description="Recall@K of zero-shot and trained models over a gallery.",
     )
@@ -74,6 +82,7 @@ def main(args: Sequence[str]) -> Evaluation:
         UserError: At bad input.
     """
     options = parser().parse_args(args)
+    check_options(options)
     config = read_config(options.config) if options.config else {}
     data, own = config.get("data") or {}, config.get("model") or {}
     root = options.data or data.get("root")
@@ -81,7 +90,7 @@ def main(args: Sequence[str]) -> Evaluation:
         raise UserError("no data set: give --data FOLDER, or a --config that names one")
     layout = options.layout or data.get("layout") or "auto"
     protocol = parse_protocol(options.protocol)
-    styles = listed(options.styles) or [*available_styles(root, layout), "text"]
+    styles = listed(options.styles) or all_styles(root, layout)
     reading: dict[str, Any] = {"layout": layout}
     if root == data.get("root"):
         reading["name"] = data.get("name")
@@ -99,7 +108,7 @@ def main(args: Sequence[str]) -> Evaluation:
     methods = listed(options.methods)
     if "style-centred" in methods:
         encoder = next(iter(variants.values())).model.encoder
-        style = StyleConfig(**(own.get("style") or {}))
+        style = from_values(StyleConfig, own.get("style") or {})
         model = FreestyleRet(
             baselines.settings("style-centred", encoder.name, style=style), encoder=encoder
         )
@@ -107,6 +116,8 @@ def main(args: Sequence[str]) -> Evaluation:
         train = open_split(root, data.get("train_split") or "train", trained, **reading)
         fit_style_centred(model, train, trained, **settings)
         variants["style-centred"] = Variant(model)
+    if options.grid and len(variants) < 2:
+        raise UserError("--grid compares two methods: give --model or --methods, or leave it out")
     result = evaluate_models(
         variants,
         split,
@@ -118,6 +129,31 @@ def main(args: Sequence[str]) -> Evaluation:
     )
     publish(result, options, _trained_styles(variants))
     return result
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Refuse, before anything is computed, what would fail in the middle.
+
+    Raises:
+        UserError: If a number, the device or a fusion rule cannot be used.
+    """
+    if options.batch_size < 1:
+        raise UserError(f"--batch-size is {options.batch_size}: use 1 or more")
+    if options.num_workers < 0:
+        raise UserError(f"--num-workers is {options.num_workers}: use 0 or more")
+    for rule in listed(options.fusion):
+        if rule not in FUSIONS:
+            raise UserError(f"unknown rule '{rule}' in --fusion: use {', '.join(FUSIONS)}")
+    try:
+        torch.empty(1, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {options.device} is not there: use cpu or cuda") from error
+
+
+def all_styles(root: str, layout: str) -> list[str]:
+    """Every picture style of a data set, and text where there are captions."""
+    styles = available_styles(root, layout)
+    return [*styles, "text"] if (Path(root) / "text").is_dir() else styles
 
 
 def publish(result: Evaluation, options: argparse.Namespace, trained: Sequence[str]) -> None:
@@ -141,9 +177,15 @@ def publish(result: Evaluation, options: argparse.Namespace, trained: Sequence[s
         from freestyle.evaluation.figures import case_grid
 
         methods = list(result.outcomes)
-        styles = [s for s in single_styles([r.style for r in rows]) if s != "text"]
+        styles = [s for s in result.outcomes[methods[0]] if "+" not in s and s != "text"]
+        found = cases(result, [methods[0], methods[-1]], styles)
+        if not found:
+            raise UserError(
+                f"--grid {options.grid} has nothing to compare: give --model or --methods, and "
+                "single picture styles in which both differ"
+            )
         case_grid(
-            cases(result, [methods[0], methods[-1]], styles),
+            found,
             options.grid,
             gallery_size=report.gallery_size,
         )
@@ -186,7 +228,10 @@ def collect(options: argparse.Namespace, own: dict[str, Any]) -> dict[str, Varia
         if control not in CONTROLS:
             continue
         if not models or models[-1].reader is None:
-            raise UserError(f"--methods {control} needs a --model that reads the query's style")
+            raise UserError(
+                f"--methods {control} needs a model that reads the query's style: "
+                "give its folder with --model"
+            )
         how = control.removesuffix("-style")
         variants[f"{models[-1].config.method} ({control})"] = Variant(models[-1], style=how)
     return variants
@@ -240,6 +285,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise UserError(f"cannot read --config {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"--config {path} is not valid YAML: mend it") from error
-    if not isinstance(values, dict):
+    sections = [values]
+    if isinstance(values, dict):
+        sections += [values.get(key) or {} for key in ("data", "model")]
+    if not all(isinstance(section, dict) for section in sections):
         raise UserError(f"--config {path} holds no settings: use one of configs/*.yaml")
     return values

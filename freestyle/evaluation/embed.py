@@ -199,19 +199,18 @@ class Embedder:
         return self.cache.get(paths, tag, self.encoder.preprocessing, compute)
 
     def _shuffled(self, codes: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-        """The same codes, each dealt to another query of any style."""
-        total = sum(len(next(iter(by_tag.values()))) for by_tag in codes.values() if by_tag)
-        if not total:
+        """The same codes, each dealt to a query of any style; unreadable ones keep their NaN."""
+        if not self.readers or not codes:
             return {}
-        order = torch.from_numpy(np.random.default_rng(self.seed).permutation(total))
         dealt: dict[str, dict[str, Tensor]] = {style: {} for style in codes}
         for tag in self.readers:
-            together = torch.cat([codes[style][tag] for style in codes])[order]
-            start = 0
-            for style in codes:
-                count = len(codes[style][tag])
-                dealt[style][tag] = together[start : start + count]
-                start += count
+            together = torch.cat([codes[style][tag] for style in codes])
+            known = together.isfinite().all(dim=1).nonzero().flatten()
+            order = torch.from_numpy(np.random.default_rng(self.seed).permutation(len(known)))
+            together[known] = together[known[order]]
+            sizes = [len(codes[style][tag]) for style in codes]
+            for style, part in zip(codes, together.split(sizes), strict=True):
+                dealt[style][tag] = part
         return dealt
 
     def _pass(self, compute, paths: Sequence[Path], description: str) -> FrozenRows:
@@ -237,16 +236,19 @@ class Embedder:
             keep = photos.readable.clone()
             for mask in readable.values():
                 keep &= mask
+            _some_left(split, int(keep.sum()))
             kept = keep.nonzero().flatten()
             queries = {n: {s: q[kept] for s, q in by.items()} for n, by in found.items()}
             smaller = split.subset(kept.numpy())
             return Embeddings(smaller, photos["embedding"][kept], queries, skipped)
+        _some_left(split, int(photos.readable.sum()))
         kept = photos.readable.nonzero().flatten().numpy()
         groups = split.gallery_groups[kept]
         sets = {}
         for style, mask in readable.items():
             own = split.queries[style]
             rows = np.flatnonzero(mask.numpy() & np.isin(own.groups, groups))
+            _some_left(split, len(rows))
             sets[style] = own.subset(rows)
             for by_style in found.values():
                 by_style[style] = by_style[style][torch.from_numpy(rows)]
@@ -261,6 +263,14 @@ class Embedder:
             split.relevance,
         )
         return Embeddings(smaller, photos["embedding"][photos.readable], found, skipped)
+
+
+def _some_left(split: RetrievalSplit, count: int) -> None:
+    if not count:
+        raise UserError(
+            f"{split.root}, split {split.split}: nothing readable is left to evaluate; "
+            "mend the files that were skipped"
+        )
 
 
 @torch.no_grad()

@@ -7,15 +7,17 @@ python train.py fit --config ... --wandb true            # log to Weights & Bias
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -52,6 +54,18 @@ class SaveConfigPlain(SaveConfigCallback):
         self.already_saved = True
 
 
+class OneSentenceParser(LightningArgumentParser):
+    """Says what is wrong with the options in one sentence, without the usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise instead of exit."""
+        text = re.sub(r"\s+", " ", message).strip().rstrip(".")
+        unfit = re.match(r'Parser key "(.+?)": Does not validate .* Given value: (.+)', text)
+        if unfit:
+            text = f"option {unfit[1]} does not take {unfit[2]}"
+        raise UserError(f"{text}: see train.py fit --help") from ex
+
+
 class FreestyleCLI(LightningCLI):
     """LightningCLI that fits the style space first and keeps everything in one folder."""
 
@@ -65,6 +79,13 @@ class FreestyleCLI(LightningCLI):
             default=0,
             help="also checkpoint every so many steps in mid-epoch; 0: at epoch ends only",
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and open a given checkpoint before Lightning does."""
+        super().parse_arguments(parser, args)
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path is not None and path != "last":
+            read_checkpoint(Path(path))
 
     def before_instantiate_classes(self) -> None:
         """One seed for everything; loggers and callbacks that depend on the run's folder."""
@@ -95,12 +116,14 @@ class FreestyleCLI(LightningCLI):
     def before_fit(self) -> None:
         """Stage one: fit the style space, unless the run resumes or has been given one."""
         data = self.datamodule
+        checkpoint = self._get(self.config, "ckpt_path")
+        if checkpoint is not None:
+            check_checkpoint(str(checkpoint), self.model, self.trainer)
         self.model.model.config = replace(
             self.model.model.config, seed=int(data.seed), styles=tuple(data.styles)
         )
         space = self.model.model.space
-        resumes = self._get(self.config, "ckpt_path") is not None
-        if space is None or (resumes and _has_checkpoint(self.trainer)):
+        if space is None or (checkpoint is not None and _has_checkpoint(self.trainer)):
             return
         if self.model.space_file:
             given = StyleSpace.load(self.model.space_file)
@@ -163,6 +186,48 @@ def adopt_space(module: RetrievalModule, space: StyleSpace) -> None:
     own.load_state_dict(space.state_dict())
 
 
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, by name.
+
+    Raises:
+        UserError: If the file is missing or corrupt.
+    """
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    except FileNotFoundError as error:
+        raise UserError(
+            f"--ckpt_path {path} does not exist: give a checkpoint of this run, or 'last'"
+        ) from error
+    except Exception as error:  # pickles fail in many ways
+        raise UserError(
+            f"--ckpt_path {path} is corrupt: give another checkpoint, or leave the option out"
+        ) from error
+
+
+def check_checkpoint(name: str, module: RetrievalModule, trainer: L.Trainer) -> None:
+    """Refuse a ``--ckpt_path`` that cannot be resumed from, before anything is computed.
+
+    Args:
+        name: A file, or ``last``, which may not be there yet.
+        module: What it shall be loaded into.
+        trainer: Knows where its checkpoints lie.
+
+    Raises:
+        UserError: If the file is missing, corrupt, or of another model.
+    """
+    path = Path(name)
+    if name == "last":
+        if not _has_checkpoint(trainer):
+            return
+        path = Path(trainer.checkpoint_callback.dirpath) / "last.ckpt"
+    shapes = {key: tuple(value.shape) for key, value in read_checkpoint(path).items()}
+    if shapes != {key: tuple(value.shape) for key, value in module.state_dict().items()}:
+        raise UserError(
+            f"--ckpt_path {path} is of a model with other settings: use the configuration it was "
+            "made with, or leave the option out"
+        )
+
+
 def _has_checkpoint(trainer: L.Trainer) -> bool:
     folder = getattr(trainer.checkpoint_callback, "dirpath", None)
     return folder is not None and (Path(folder) / "last.ckpt").is_file()
@@ -172,12 +237,16 @@ def main(args: list[str] | None = None) -> FreestyleCLI:
     """Parse a command line (``sys.argv`` where None) and run it."""
     # Commands such as the demo call this from within Python on purpose.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-    return FreestyleCLI(
-        RetrievalModule,
-        RetrievalData,
-        args=args,
-        save_config_callback=SaveConfigPlain,
-        auto_configure_optimizers=False,
-        seed_everything_default=0,
-        parser_kwargs={"parser_mode": "omegaconf"} if False else {},
-    )
+    try:
+        return FreestyleCLI(
+            RetrievalModule,
+            RetrievalData,
+            args=args,
+            save_config_callback=SaveConfigPlain,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            parser_class=OneSentenceParser,
+        )
+    except MisconfigurationException as error:
+        text = re.sub(r"\s+", " ", str(error)).strip()
+        raise UserError(f"{text} Change the trainer section: see train.py fit --help") from error
