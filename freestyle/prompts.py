@@ -130,14 +130,16 @@ def run_with_prompts(
         prompts = [prompts[0]] + [None] * (len(blocks) - 1)
     carried = 0
     for block, prompt in zip(blocks, prompts, strict=True):
-        if prompt is not None:
-            head, tail = tokens[:, :n_prefix], tokens[:, n_prefix + carried :]
-            tokens = torch.cat([head, prompt.to(tokens.dtype), tail], dim=1)  # (B, P + n + N, D)
+        if prompt is not None:  # one copy takes the last layer's tokens out and puts these in
+            tokens = _spliced(tokens, n_prefix, carried, prompt.to(tokens.dtype))
             carried = prompt.shape[1]
+        elif carried and scope == "deep":
+            tokens, carried = _spliced(tokens, n_prefix, carried), 0
         tokens = block(tokens)
-        if scope == "deep" and carried:
-            tokens = torch.cat([tokens[:, :n_prefix], tokens[:, n_prefix + carried :]], dim=1)
-            carried = 0
-    if carried:
-        tokens = torch.cat([tokens[:, :n_prefix], tokens[:, n_prefix + carried :]], dim=1)
-    return tokens
+    return _spliced(tokens, n_prefix, carried) if carried else tokens
+
+
+def _spliced(tokens: Tensor, n_prefix: int, carried: int, prompt: Tensor | None = None) -> Tensor:
+    """``(B, P + c + N, D)`` with its c carried tokens replaced by ``(B, n, D)``, or by none."""
+    head, tail = tokens[:, :n_prefix], tokens[:, n_prefix + carried :]
+    return torch.cat([head, tail] if prompt is None else [head, prompt, tail], dim=1)
