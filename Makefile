@@ -20,7 +20,8 @@ $(STAMP): requirements.txt constraints.txt
 	@UV=$$(command -v uv || echo "$(PYTHON) -m uv"); \
 	  test -x $(PY) || $$UV venv --quiet --python $(PYTHON) $(VENV); \
 	  echo "Installing requirements.txt into $(VENV) ..."; \
-	  $$UV pip install --quiet --python $(PY) -r requirements.txt -c constraints.txt
+	  $$UV pip install --quiet --python $(PY) -r requirements.txt -c constraints.txt && \
+	  $$UV pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: $(STAMP)  ## Train prompt tokens on DSR-Emoji and print the Recall@K table (under 6 minutes)

@@ -1,6 +1,6 @@
 """The command line: one table from command to function, bad input in one sentence.
 
-    freestyle demo | results | train ... | eval ...
+freestyle demo | results | train ... | eval ...
 """
 
 from __future__ import annotations

@@ -164,4 +164,3 @@ def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
     ).to(pixels)  # (B, 2, 3)
     grid = F.affine_grid(matrix, list(pixels.shape), align_corners=False)
     return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False).clamp(0, 1)
-
