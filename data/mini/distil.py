@@ -1,6 +1,6 @@
 """Train the image tower to give, for any view of a picture, what the teachers see in it.
 
-The target is the joined teacher feature, partly centred, rotated to 512 dimensions by PCA, and
+The target is the joined teacher feature, partly centred, rotated to 256 dimensions by PCA, and
 mixed with that of the plain picture, so that the student is steadier than its teachers under
 blur, low resolution and lost colour. Loss: 1 - cosine, plus the KL divergence between the two
 batches' similarity matrices (relational distillation, arXiv 1904.05068 / 1907.09682).
@@ -18,11 +18,11 @@ import emoji
 import numpy as np
 import torch
 import torch.nn.functional as F
-from teachers import SIZE
+from teachers import SIZE, folded_trunk, load_lite
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from freestyle.encoders.mini.layers import Tower
+from freestyle.encoders.mini.layers import Tower, Trunk
 from freestyle.encoders.mini.model import DEPTH, EMBED_DIM, HEADS, HIDDEN, STRIDE, WIDTH
 
 
@@ -30,9 +30,9 @@ from freestyle.encoders.mini.model import DEPTH, EMBED_DIM, HEADS, HIDDEN, STRID
 class Settings:
     """What was chosen on the validation split."""
 
-    epochs: int = 20
-    batch: int = 256
-    lr: float = 1e-3
+    epochs: int = 10
+    batch: int = 128
+    lr: float = 8e-4
     weight_decay: float = 0.05
     centring: float = 0.4
     plain_share: float = 0.5
@@ -93,14 +93,13 @@ class Space:
         return F.normalize((features.float() - self.centring * self.mean) @ self.basis, dim=1)
 
 
-def new_tower(views: Views) -> Tower:
-    """A fresh tower whose token projections see standardised channels."""
+def new_tower(views: Views, trunk: Trunk) -> Tower:
+    """A fresh tower: token projections see standardised channels, CLS starts as a PCA."""
     tower = Tower(SIZE // STRIDE, WIDTH, DEPTH, HEADS, HIDDEN, EMBED_DIM)
     for module in tower.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
-    nn.init.trunc_normal_(tower.cls, std=0.02)
     nn.init.trunc_normal_(tower.positions, std=0.02)
     for layer, maps in ((tower.middle, views.middle[0]), (tower.last, views.last[0])):
         sample = torch.from_numpy(np.array(maps[::5])).float().transpose(0, 1).flatten(1)
@@ -108,6 +107,14 @@ def new_tower(views: Views) -> Tower:
         nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
         layer.weight.data /= std
         layer.bias.data = -layer.weight.data @ mean
+    with torch.no_grad():
+        summary = trunk.summary(torch.from_numpy(np.array(views.last[0][::2])).float())
+        mean = summary.mean(0)
+        _, _, vectors = torch.linalg.svd(summary - mean, full_matrices=False)
+        axes = vectors[:WIDTH]  # (D, 1280)
+        scale = 1 / ((summary - mean) @ axes.T).std()
+        tower.cls.weight.copy_(axes * scale)
+        tower.cls.bias.copy_(-axes @ mean * scale)
     return tower
 
 
@@ -119,12 +126,15 @@ def relational(student: Tensor, target: Tensor, temperature: float) -> Tensor:
     return F.kl_div(log_s, log_t, log_target=True, reduction="batchmean")
 
 
-def validate(tower: Tower, cache: Path, split: str = "val") -> dict[str, float]:
+def validate(tower: Tower, trunk: Trunk, cache: Path, split: str = "val") -> dict[str, float]:
     """R@1 in % per style of the frozen tower, plain cosine."""
-    maps = emoji.cached_maps(split, cache)
+    device = tower.positions.device
     tower.eval()
+    out = {}
     with torch.no_grad():
-        out = {s: tower(m.float(), last.float()) for s, (m, last, _) in maps.items()}
+        for style, maps in emoji.cached_maps(split, cache).items():
+            middle, last = (m.float().to(device) for m in maps[:2])
+            out[style] = tower(middle, last, trunk.summary(last))
     return {s: round(emoji.recall(out[s], out["images"]), 1) for s in emoji.STYLES}
 
 
@@ -140,7 +150,9 @@ def distil(cache: Path, settings: Settings, device: str = "cpu") -> tuple[Tower,
         torch.from_numpy(np.array(views.teacher[0])).float(), EMBED_DIM, settings.centring
     )
     torch.manual_seed(settings.seed)
-    tower = new_tower(views).to(device)
+    trunk = folded_trunk(load_lite(0))
+    tower = new_tower(views, trunk).to(device)
+    trunk = trunk.to(device)
     average = copy.deepcopy(tower).requires_grad_(False)
     decay = [p for p in tower.parameters() if p.ndim == 2]
     rest = [p for p in tower.parameters() if p.ndim != 2]
@@ -173,9 +185,11 @@ def distil(cache: Path, settings: Settings, device: str = "cpu") -> tuple[Tower,
                 group["lr"] = settings.lr * max(rate, 0.01)
             middle = views.take("middle", view, index).to(device)
             last = views.take("last", view, index).to(device)
+            with torch.no_grad():
+                summary = trunk.summary(last)
             tower.train()
             with torch.autocast(torch.device(device).type, torch.bfloat16):
-                output = tower(middle, last)
+                output = tower(middle, last, summary)
             output = F.normalize(output.float(), dim=1)
             loss = (1 - (output * target).sum(1)).mean() * 4
             loss = loss + settings.relation * relational(output, target, settings.temperature)
@@ -189,7 +203,7 @@ def distil(cache: Path, settings: Settings, device: str = "cpu") -> tuple[Tower,
             with torch.no_grad():
                 for a, p in zip(average.parameters(), tower.parameters(), strict=True):
                     a.lerp_(p, 1 - keep)
-        scores = validate(average, cache)
+        scores = validate(average, trunk, cache)
         tqdm.write(
             f"epoch {epoch + 1}: loss {total / len(batches):.4f}, val R@1 {scores}, "
             f"{time.monotonic() - started:.0f} s"

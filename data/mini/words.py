@@ -23,7 +23,7 @@ from teachers import TEACHERS, load_lite
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from freestyle.encoders.mini.layers import Tower
+from freestyle.encoders.mini.layers import Tower, Trunk
 from freestyle.encoders.mini.model import EMBED_DIM
 from freestyle.encoders.mini.text import MiniLM, TextHead
 
@@ -35,12 +35,12 @@ class TextSettings:
     epochs: int = 40
     batch: int = 512
     lr: float = 1e-3
-    weight_decay: float = 0.1
+    weight_decay: float = 0.3
     temperature: float = 0.05
     softness: float = 0.02
     regression: float = 1.0
     noise: float = 0.5
-    class_share: float = 1.0
+    class_share: float = 0.1
     class_scale: float = 1.0
     seed: int = 0
 
@@ -93,7 +93,7 @@ def sentence_embeddings(texts: list[str], cache: Path) -> dict[str, Tensor]:
     return {t: known[t].float() for t in texts}
 
 
-def picture_embeddings(tower: Tower, cache: Path) -> Tensor:
+def picture_embeddings(tower: Tower, trunk: Trunk, cache: Path) -> Tensor:
     """The student's embedding of every plain training picture, ``(N, E)``, unit norm."""
     views = Views.open(cache)
     parts = []
@@ -101,7 +101,7 @@ def picture_embeddings(tower: Tower, cache: Path) -> Tensor:
         for start in tqdm(range(0, len(views.last[0]), 128), desc="embed", mininterval=5):
             middle = torch.tensor(views.middle[0][start : start + 128]).float()
             last = torch.tensor(views.last[0][start : start + 128]).float()
-            parts.append(F.normalize(tower(middle, last), dim=1))
+            parts.append(F.normalize(tower(middle, last, trunk.summary(last)), dim=1))
     return torch.cat(parts)
 
 

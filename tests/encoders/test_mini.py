@@ -136,6 +136,7 @@ def test_committed_weights_are_small():
     assert sum(p.stat().st_size for p in FOLDER.glob("*.safetensors")) <= 25e6
 
 
+@pytest.mark.slow
 def test_floors_on_the_test_gallery(mini):
     """Plain cosine of the frozen encoder over all 479 test photos."""
     gallery = embed(mini, "test", "images")

@@ -20,7 +20,7 @@ STAGES = (
     (6, 192, 4, 2, 5),
     (6, 320, 1, 1, 3),
 )
-MIDDLE_STAGE, MIDDLE_WIDTH, LAST_WIDTH = 4, 112, 320
+MIDDLE_STAGE, MIDDLE_WIDTH, LAST_WIDTH, SUMMARY_WIDTH = 4, 112, 320, 1280
 
 
 class ConvSame(nn.Module):
@@ -70,7 +70,7 @@ class InvertedResidual(nn.Module):
 
 
 class Trunk(nn.Module):
-    """EfficientNet-Lite0 without its head; gives the maps at stride 16 and stride 32."""
+    """EfficientNet-Lite0 without its classifier: maps at stride 16 and 32, and their summary."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,12 +84,23 @@ class Trunk(nn.Module):
                 width = channels
             stages.append(nn.Sequential(*blocks))
         self.stages = nn.Sequential(*stages)
+        self.top = ConvSame(LAST_WIDTH, SUMMARY_WIDTH, 1)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def summary(self, last: Tensor) -> Tensor:
+        """The last map ``(B, 320, g, g)`` pooled as the classifier sees it, square-rooted.
+
+        Returns:
+            ``(B, 1280)``, unit norm.
+        """
+        pooled = self.top(last).mean(dim=(2, 3))
+        return F.normalize((pooled + 1e-6).sqrt(), dim=1)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised pixels ``(B, 3, S, S)``, S a multiple of 32.
 
         Returns:
-            The middle map ``(B, 112, S/16, S/16)`` and the last map ``(B, 320, S/32, S/32)``.
+            The middle map ``(B, 112, S/16, S/16)``, the last map ``(B, 320, S/32, S/32)`` and
+            the summary ``(B, 1280)``.
         """
         x = self.entry(pixels)
         middle = x
@@ -97,7 +108,7 @@ class Trunk(nn.Module):
             x = stage(x)
             if i == MIDDLE_STAGE:
                 middle = x
-        return middle, x
+        return middle, x, self.summary(x)
 
 
 class Block(nn.Module):
@@ -134,27 +145,33 @@ class Tower(nn.Module):
         self.grid = grid
         self.middle = nn.Linear(MIDDLE_WIDTH, width)
         self.last = nn.Linear(LAST_WIDTH, width)
-        self.cls = nn.Parameter(torch.zeros(1, 1, width))
+        self.cls = nn.Linear(SUMMARY_WIDTH, width)
         self.positions = nn.Parameter(torch.zeros(1, 1 + grid * grid, width))
         self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, embed_dim)
 
-    def tokens(self, middle: Tensor, last: Tensor) -> Tensor:
-        """Maps ``(B, 112, g, g)`` and ``(B, 320, g/2, g/2)`` to ``(B, 1 + g*g, D)``."""
+    def tokens(self, middle: Tensor, last: Tensor, summary: Tensor) -> Tensor:
+        """The trunk's output to ``(B, 1 + g*g, D)``: the summary is where CLS starts from.
+
+        Args:
+            middle: ``(B, 112, g, g)``.
+            last: ``(B, 320, g/2, g/2)``.
+            summary: ``(B, 1280)``.
+        """
         coarse = self.last(last.permute(0, 2, 3, 1))  # (B, g/2, g/2, D)
         coarse = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2)  # (B, g, g, D)
         x = (self.middle(middle.permute(0, 2, 3, 1)) + coarse).flatten(1, 2)  # (B, g*g, D)
-        return torch.cat([self.cls.expand(len(x), -1, -1), x], dim=1) + self.positions
+        return torch.cat([self.cls(summary)[:, None], x], dim=1) + self.positions
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Mean of CLS and the average patch, projected: ``(B, 1 + N, D) -> (B, E)``."""
         x = self.norm(tokens)
         return self.head((x[:, 0] + x[:, 1:].mean(dim=1)) / 2)
 
-    def forward(self, middle: Tensor, last: Tensor) -> Tensor:
-        """The plain path from maps to embeddings ``(B, E)``, not normalised."""
-        x = self.tokens(middle, last)
+    def forward(self, middle: Tensor, last: Tensor, summary: Tensor) -> Tensor:
+        """The plain path from the trunk's output to embeddings ``(B, E)``, not normalised."""
+        x = self.tokens(middle, last, summary)
         for block in self.blocks:
             x = block(x)
         return self.pool(x)

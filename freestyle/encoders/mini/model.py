@@ -24,11 +24,11 @@ from freestyle.errors import UserError
 
 WEIGHTS = Path(__file__).with_name("mini.safetensors")
 IMAGE_SIZE, STRIDE = 160, 16
-WIDTH, DEPTH, HEADS, HIDDEN, EMBED_DIM = 256, 6, 4, 1024, 512
+WIDTH, DEPTH, HEADS, HIDDEN, EMBED_DIM = 256, 6, 4, 1024, 256
 
 
 class FreestyleMini(DualEncoder):
-    """The frozen mini: 160 px, 100 patch tokens of width 256, six blocks, 512 shared dimensions.
+    """The frozen mini: 160 px, 100 patch tokens of width 256, six blocks, 256 shared dimensions.
 
     Args:
         weights: The safetensors file; the committed one if left out.
@@ -78,20 +78,20 @@ class FreestyleMini(DualEncoder):
         return self.tower.tokens(*self.trunk(pixels))
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """``(B, 101, 256) -> (B, 512)``, unnormalised."""
+        """``(B, 101, 256) -> (B, 256)``, unnormalised."""
         return self.tower.pool(tokens)
 
     def atoms(self, tokens: Tensor) -> Tensor:
-        """``(B, 101, 256) -> (B, 100, 512)``: every patch through the head, unit norm."""
+        """``(B, 101, 256) -> (B, 100, 256)``: every patch through the head, unit norm."""
         return F.normalize(self.tower.head(self.tower.norm(tokens[:, 1:])), dim=-1)
 
     def embed_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
-        """``B`` strings to ``(B, 512)``, unnormalised; ``prompts`` ``(n, 384)`` follow [CLS].
+        """``B`` strings to ``(B, 256)``, unnormalised; ``prompts`` ``(n, 384)`` follow [CLS].
 
         Raises:
             UserError: If the package with the text tower is not installed.
         """
-        device = self.tower.cls.device
+        device = self.tower.positions.device
         if not self._minilm:
             self._minilm.append(MiniLM())
         tower = self._minilm[0].to(device)
