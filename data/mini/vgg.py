@@ -50,7 +50,7 @@ def normalise(pixels: Tensor) -> Tensor:
 
 
 def train_vgg(
-    pixels: np.ndarray, cache: Path, passes: int = 5, lr: float = 2e-3, seed: int = 0
+    pixels: np.ndarray, cache: Path, passes: int = 2, lr: float = 2e-3, seed: int = 0
 ) -> dict[str, Tensor]:
     """One pass per cached view; returns the folded state dict (float32)."""
     torch.manual_seed(seed)
