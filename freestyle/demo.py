@@ -29,18 +29,22 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument("--out", default="runs/demo", help="folder for model, report, figures")
     parser.add_argument("--config", default=CONFIG, help=f"default: {CONFIG}")
     options = parser.parse_args(args)
+    from freestyle.frozen import shared_memory
+
+    with shared_memory():
+        run(Path(options.out), options.config, shlex.join(["freestyle", "demo", *args]))
+
+
+def run(out: Path, config: str, command: str) -> None:
+    """The four steps of the demo."""
     start = time.monotonic()
-    out = Path(options.out)
     _say("1/4  Fitting the style space and training prompt tokens over the frozen encoder")
-    train(options.config, out)
+    train(config, out)
     _say("2/4  Training the control: one linear query adapter")
     adapter = out / "controls" / "query-adapter"
     train(ADAPTER_CONFIG, adapter)
     _say("3/4  Ranking the whole test gallery")
-    command = ["freestyle", "demo", *args]
-    evaluation, trained, unseen = evaluate(
-        options.config, [adapter / "model", out / "model"], shlex.join(command)
-    )
+    evaluation, trained, unseen = evaluate(config, [adapter / "model", out / "model"], command)
     _say("4/4  Writing report and figures")
     publish(evaluation, out, trained, unseen)
     minutes, seconds = divmod(round(time.monotonic() - start), 60)

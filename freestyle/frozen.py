@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +22,39 @@ from freestyle.encoders.preprocess import to_pixels
 from freestyle.errors import UserError
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
+_memory: dict[tuple[Hashable, ...], object] | None = None
+
+
+@contextmanager
+def shared_memory() -> Iterator[None]:
+    """Keep frozen rows while a command trains and evaluates several models on the same pictures."""
+    global _memory
+    before, _memory = _memory, {}
+    try:
+        yield
+    finally:
+        _memory = before
+
+
+def remembered(key: tuple[Hashable, ...], compute: Callable[[], T]) -> T:
+    """``compute()``, or what it gave for the same key under :func:`shared_memory`."""
+    if _memory is None:
+        return compute()
+    if key not in _memory:
+        _memory[key] = compute()
+    return cast("T", _memory[key])
+
+
+def is_remembered(key: tuple[Hashable, ...]) -> bool:
+    """Whether :func:`remembered` would not have to compute."""
+    return _memory is not None and key in _memory
+
+
+def frozen_key(kind: str, tag: str, paths: Sequence[Path], *rest: Hashable) -> tuple[Hashable, ...]:
+    """Names the rows of some files under an encoder's weights tag."""
+    digest = hashlib.sha256("\n".join(str(path) for path in paths).encode()).hexdigest()
+    return (kind, tag, digest, *rest)
 
 
 class Pictures(Dataset):

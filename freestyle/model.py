@@ -177,6 +177,13 @@ class FreestyleRet(nn.Module):
         Returns:
             Unit-norm float32 embeddings ``(B, E)``.
         """
+        features = self.before_map(features, codes, style=style)
+        return self.finish(features, use_map=use_map)
+
+    def before_map(
+        self, features: Tensor, codes: Tensor | None = None, *, style: StyleInput = "own"
+    ) -> Tensor:
+        """:meth:`query_from` up to the query map: ``(B, E)``, not normalised."""
         if codes is not None and style == "mean":
             codes = self.space.mean.to(codes).expand_as(codes)
         if self.prompts is not None:
@@ -198,6 +205,10 @@ class FreestyleRet(nn.Module):
             features = F.normalize(features.float(), dim=-1)
             weights = self.space.weights(codes.float())  # (B, K)
             features = features - weights @ self.style_means  # (B, E)
+        return features
+
+    def finish(self, features: Tensor, *, use_map: bool = True) -> Tensor:
+        """The query map, where there is one, and unit norm: ``(B, E)`` to float32 ``(B, E)``."""
         if self.query_map is not None and use_map:
             features = self.query_map(F.normalize(features, dim=-1))
         return F.normalize(features.float(), dim=-1)

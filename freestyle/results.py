@@ -37,8 +37,25 @@ def main(args: Sequence[str]) -> None:
     out = Path(options.out)
     seeds = [int(seed) for seed in options.seeds.split(",")]
     command = shlex.join(["freestyle", "results", *args])
+    from freestyle.frozen import shared_memory
+
     quiet()
+    with shared_memory():
+        evaluations, trained, unseen = run_seeds(out, seeds, command)
+    publish(evaluations, out, trained, unseen)
+
+
+def run_seeds(
+    out: Path, seeds: Sequence[int], command: str
+) -> tuple[dict[int, Any], list[str], list[str]]:
+    """Train and evaluate with every seed.
+
+    Returns:
+        Evaluations by seed, the styles trained on, the unseen ones.
+    """
     evaluations: dict[int, Any] = {}
+    trained: list[str] = []
+    unseen: list[str] = []
     for seed in seeds:
         models = []
         for method, config in TRAINED.items():

@@ -19,7 +19,7 @@ from torch import Tensor
 from freestyle.code_cache import CodeCache
 from freestyle.datasets.records import QuerySet, RetrievalSplit
 from freestyle.errors import UserError
-from freestyle.frozen import FrozenRows, Pictures, frozen_pass
+from freestyle.frozen import FrozenRows, Pictures, frozen_key, frozen_pass, remembered
 from freestyle.model import FreestyleRet
 
 
@@ -150,25 +150,35 @@ class Embedder:
         def compute(pixels: Tensor, index: Tensor) -> dict[str, Tensor]:
             tokens = self.encoder.patch_tokens(pixels)
             frozen = None
-            values = {}
+            values, passed = {}, {}
             for name, variant in self.variants.items():
                 model, how = variant.model, variant.style
-                code = None
-                if model.reader is not None:
-                    source = drawn if how == "shuffled" else codes
-                    code = source[model.reader.tag][index].to(pixels.device).float()
-                features = tokens
-                if not model.uses_tokens:
-                    if frozen is None:
-                        frozen = self.encoder.pool(self.encoder.run_blocks(tokens))
-                    features = frozen
-                style = "own" if how == "shuffled" else how
-                values[name] = model.query_from(
-                    features, code, style=style, use_map=variant.use_map
-                )
+                if (id(model), how) not in passed:  # variants may differ in the query map alone
+                    code = None
+                    if model.reader is not None:
+                        source = drawn if how == "shuffled" else codes
+                        code = source[model.reader.tag][index].to(pixels.device).float()
+                    features = tokens
+                    if not model.uses_tokens:
+                        if frozen is None:
+                            frozen = self.encoder.pool(self.encoder.run_blocks(tokens))
+                        features = frozen
+                    style = "own" if how == "shuffled" else how
+                    passed[id(model), how] = model.before_map(features, code, style=style)
+                values[name] = model.finish(passed[id(model), how], use_map=variant.use_map)
             return values
 
         return self._pass(compute, queries.sources, f"Embedding {queries.style}")
+
+    @torch.inference_mode()
+    def frozen(self, queries: QuerySet) -> tuple[Tensor, Tensor]:
+        """Embeddings of one style's pictures without any prompt: ``(1, N, E)``, and readable."""
+        rows = self._pass(
+            lambda pixels, _: {"embedding": self.encoder.embed_image(pixels)},
+            queries.sources,
+            f"Embedding {queries.style}",
+        )
+        return rows["embedding"][None], rows.readable
 
     def _codes(
         self, split: RetrievalSplit, styles: Sequence[str]
@@ -296,7 +306,10 @@ def fit_style_centred(
     for style in styles:
         queries = train.queries[style]
         own = embedder.style_codes(queries.sources, tag, f"Reading {style} style codes")
-        rows = embedder._queries(queries, {}, {})["frozen"]
+        key = frozen_key(
+            "frozen", model.encoder.weights_tag, queries.sources, embedder.on_broken, 1, 0
+        )
+        rows = remembered(key, lambda queries=queries: embedder.frozen(queries))[0][0]  # (N, E)
         known = own.isfinite().all(dim=1)
         codes.append(own[known].float())
         embeddings.append(F.normalize(rows[known], dim=1))

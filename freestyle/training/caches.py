@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from freestyle.code_cache import CodeCache
-from freestyle.frozen import FrozenRows, Pictures, augment, frozen_pass
+from freestyle.frozen import (
+    FrozenRows,
+    Pictures,
+    augment,
+    frozen_key,
+    frozen_pass,
+    is_remembered,
+    remembered,
+)
 
 if TYPE_CHECKING:
     from freestyle.encoders.base import DualEncoder
@@ -52,11 +60,7 @@ class FrozenCaches:
         with_features = _features_fit(module, data)
         for which in WHICH:
             split = getattr(data, which)
-            photos = passes.run(
-                lambda pixels, _: {"embedding": module.model.encoder.encode_image(pixels)},
-                split.gallery,
-                f"Embedding {which} photos",
-            )
+            photos = passes.gallery(split.gallery, f"Embedding {which} photos")
             groups = torch.from_numpy(split.gallery_groups)[photos.readable]
             embeddings = photos["embedding"][photos.readable]
             caches.gallery[which] = embeddings.to(module.device), groups.to(module.device)
@@ -151,24 +155,67 @@ class _Passes:
             else None,
         )
 
+    def gallery(self, paths: Sequence[Path], description: str) -> FrozenRows:
+        """Embeddings of photos by the untouched encoder."""
+        encoder = self.model.encoder
+        return remembered(
+            self._key("gallery", paths),
+            lambda: self.run(
+                lambda pixels, _: {"embedding": encoder.encode_image(pixels)}, paths, description
+            ),
+        )
+
     def features(self, paths: Sequence[Path], which: str, style: str) -> tuple[Tensor, Tensor]:
-        """Features of all views ``(V, N, ...)`` bfloat16, and which files were readable."""
+        """Features of all views ``(V, N, ...)`` and which files were readable ``(N,)``.
+
+        Patch tokens in bfloat16 where prompts follow, frozen embeddings where none do.
+        """
         views = self.module.views if which == "train" else 1
+        rest = (views, self.data.seed if views > 1 else 0)
+        tokens, embeddings = self._key("tokens", paths, *rest), self._key("frozen", paths, *rest)
+        description = f"Reading {which} {style} features"
+        if self.model.uses_tokens:
+            return remembered(tokens, lambda: self._views(paths, views, description, False))
+        if is_remembered(tokens) and not is_remembered(embeddings):
+            rows, readable = remembered(tokens, lambda: (torch.empty(0), torch.empty(0)))
+            return remembered(embeddings, lambda: (self._finish(rows), readable))
+        return remembered(embeddings, lambda: self._views(paths, views, description, True))
+
+    def _key(self, kind: str, paths: Sequence[Path], *rest: int) -> tuple[Hashable, ...]:
+        tag = self.model.encoder.weights_tag
+        return frozen_key(kind, tag, paths, self.data.on_broken, *rest)
+
+    def _views(
+        self, paths: Sequence[Path], views: int, description: str, embed: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Read every view of the files, up to the tokens or on to the embedding."""
         generator = torch.Generator().manual_seed(self.data.seed)
         encoder = self.model.encoder
 
         def compute(pixels: Tensor, _: Tensor) -> dict[str, Tensor]:
             values = {}
             for view in range(views):
-                shown = pixels if view == 0 else augment(pixels, generator)
-                rows = encoder.patch_tokens(shown)
-                if not self.model.uses_tokens:
-                    rows = encoder.pool(encoder.run_blocks(rows)).float()
-                values[str(view)] = rows.to(torch.bfloat16) if self.model.uses_tokens else rows
+                rows = encoder.patch_tokens(pixels if view == 0 else augment(pixels, generator))
+                if embed:
+                    values[str(view)] = encoder.pool(encoder.run_blocks(rows)).float()
+                else:
+                    values[str(view)] = rows.to(torch.bfloat16)
             return values
 
-        done = self.run(compute, paths, f"Reading {which} {style} features")
+        done = self.run(compute, paths, description)
         return torch.stack([done[str(view)] for view in range(views)]), done.readable
+
+    @torch.no_grad()
+    def _finish(self, tokens: Tensor) -> Tensor:
+        """Remembered tokens ``(V, N, T, D)`` on to frozen embeddings ``(V, N, E)``."""
+        encoder, device = self.model.encoder, self.module.device
+        flat = tokens.flatten(0, 1)
+        with torch.autocast(device.type, enabled=False):
+            rows = [
+                encoder.pool(encoder.run_blocks(part.to(device).float())).cpu()
+                for part in flat.split(64)
+            ]
+        return torch.cat(rows).unflatten(0, tokens.shape[:2])
 
 
 def _features_fit(module: RetrievalModule, data: RetrievalData) -> bool:
