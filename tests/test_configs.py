@@ -200,11 +200,14 @@ def test_controls_differ_from_the_demo_in_the_method_only(name):
     demo, values = read("emoji_mini_freestyle"), read(name)
     for part in ("loss", "weight_decay", "warmup", "encoder"):
         assert values["model"][part] == demo["model"][part], part
-    assert values["data"] == demo["data"]
-    assert {**values["trainer"], "default_root_dir": ""} == {
-        **demo["trainer"],
-        "default_root_dir": "",
-    }
+    free = {"default_root_dir"}
+    if name.endswith("query_adapter"):  # cheap enough to be trained to its own best length
+        free |= {"max_epochs", "batch_size"}
+    for section in ("data", "trainer"):
+        own, shared = values[section], demo[section]
+        assert {k: v for k, v in own.items() if k not in free} == {
+            k: v for k, v in shared.items() if k not in free
+        }
 
 
 @pytest.mark.slow
