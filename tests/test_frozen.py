@@ -165,3 +165,24 @@ def test_views_repeat_the_border():
     seen = view(paper)
     rims = [seen[:, :, 0], seen[:, :, -1], seen[..., 0], seen[..., -1]]
     assert min(float(rim.min()) for rim in rims) > 0.999
+
+
+def test_rows_are_remembered_only_while_a_command_shares_them(tmp_path):
+    from freestyle.frozen import frozen_key, is_remembered, remembered, shared_memory
+
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return len(calls)
+
+    key = frozen_key("gallery", "weights@1", [tmp_path / "a.png"], "stop")
+    assert remembered(key, compute) == 1
+    assert remembered(key, compute) == 2  # nobody shares: computed each time
+    with shared_memory():
+        assert not is_remembered(key)
+        assert [remembered(key, compute), remembered(key, compute)] == [3, 3]
+        assert is_remembered(key)
+        other = frozen_key("gallery", "weights@2", [tmp_path / "a.png"], "stop")
+        assert remembered(other, compute) == 4  # other weights, other rows
+    assert not is_remembered(key)

@@ -151,10 +151,7 @@ def write_space(path: Path, state: dict[str, Tensor], settings: dict[str, Any]) 
 
     tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     payload = save(tensors, {METADATA_KEY: json.dumps(settings, sort_keys=True)})
-    try:
-        write_atomically(path, lambda temporary: temporary.write_bytes(payload))
-    except OSError as error:
-        raise UserError(f"Style space {path} could not be written: {error.strerror}.") from error
+    write_atomically(path, lambda temporary: temporary.write_bytes(payload))
 
 
 def read_space(path: Path, format_name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
