@@ -87,7 +87,7 @@ class EpochSampler(Sampler[int]):
     def __init__(self, total: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
         self.total, self.seed, self.rank, self.world_size = total, seed, rank, world_size
         self.epoch = 0
-        self.skip = 0
+        self.resume: tuple[int, int] | None = None  # epoch and items to leave out, once
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before every epoch."""
@@ -97,11 +97,12 @@ class EpochSampler(Sampler[int]):
         return -(-self.total // self.world_size)
 
     def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.total)
+        # A resumed epoch is named by its checkpoint: the trainer sets it only afterwards.
+        epoch, skip = self.resume or (self.epoch, 0)
+        self.resume = None
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.total)
         order = np.resize(order, len(self) * self.world_size)
-        own = order[self.rank :: self.world_size].tolist()
-        skip, self.skip = self.skip, 0
-        yield from own[skip:]
+        yield from order[self.rank :: self.world_size][skip:].tolist()
 
 
 class ResumableLoader(DataLoader):
@@ -110,19 +111,19 @@ class ResumableLoader(DataLoader):
     _served = 0
 
     def __iter__(self) -> Iterator[Any]:
-        self._served = self.sampler.skip // self.batch_size
+        self._served = self.sampler.resume[1] // self.batch_size if self.sampler.resume else 0
         for batch in super().__iter__():
             self._served += 1
             yield batch
         self._served = 0
 
     def state_dict(self) -> dict[str, int]:
-        """Batches served in this epoch, for the checkpoint."""
-        return {"served": self._served}
+        """Epoch and batches served in it, for the checkpoint."""
+        return {"epoch": self.sampler.epoch, "served": self._served}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Skip what had been served when the checkpoint was written."""
-        self.sampler.skip = state["served"] * self.batch_size
+        self.sampler.resume = (state["epoch"], state["served"] * self.batch_size)
 
 
 class RetrievalData(L.LightningDataModule):
@@ -214,6 +215,11 @@ class RetrievalData(L.LightningDataModule):
             on_broken=self.on_broken,
             keep=None if self.keep is None else self.keep[which],
         )
+
+    def batches_per_epoch(self, world_size: int) -> int:
+        """Training batches per device and epoch, the last one perhaps smaller."""
+        share = -(-len(self.items("train")) // world_size)
+        return -(-share // self.batch_size)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled items; the last batch may be smaller."""

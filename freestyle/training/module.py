@@ -136,7 +136,7 @@ class RetrievalModule(L.LightningModule):
         groups[0]["lr"] = self.map_learning_rate
         groups = [group for group in groups if group["params"]]
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
-        total = max(1, int(self.trainer.estimated_stepping_batches))
+        total = self._total_steps()
         rising = max(1, round(self.warmup * total))
 
         def rate(step: int) -> float:
@@ -149,6 +149,21 @@ class RetrievalModule(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _total_steps(self) -> int:
+        """Optimiser steps of the whole run.
+
+        Not ``trainer.estimated_stepping_batches``: that makes the loaders before the checkpoint's
+        loop state is there, and a resumed epoch would begin anew.
+        """
+        trainer = self.trainer
+        batches = self.data.batches_per_epoch(trainer.world_size)
+        limit = trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
+        if trainer.max_steps > 0:
+            steps = min(steps, trainer.max_steps) if steps > 0 else trainer.max_steps
+        return max(1, steps)
 
     # -- steps -----------------------------------------------------------------------------
 
