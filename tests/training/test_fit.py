@@ -193,6 +193,7 @@ def test_unreadable_queries_stop_the_run_or_are_left_out(dsr, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_killed_in_mid_epoch_a_run_resumes_to_the_same_end(dsr, tmp_path):
     extra = ["--trainer.max_epochs=6", "--data.batch_size=4", "--checkpoint_every=5"]
 
@@ -226,6 +227,7 @@ def test_killed_in_mid_epoch_a_run_resumes_to_the_same_end(dsr, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_two_processes_train_like_one(dsr, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     one = [sys.executable, "train.py", *arguments(dsr, tmp_path / "one", "--data.batch_size=12")]
