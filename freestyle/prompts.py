@@ -119,7 +119,7 @@ def run_with_prompts(
         blocks: The tower's blocks, each ``(B, T, D) -> (B, T, D)``.
         tokens: ``(B, P + N, D)`` with P = ``n_prefix``.
         prompts: Per layer ``(B, n, D)`` or None; one entry with scope ``input``.
-        n_prefix: Tokens before the patches (CLS), 0 or 1.
+        n_prefix: Tokens before the patches, such as CLS; may be 0.
         scope: ``deep`` puts each layer's own tokens in and takes them out; ``input`` carries the
             first layer's through all blocks.
 
@@ -139,7 +139,35 @@ def run_with_prompts(
     return _spliced(tokens, n_prefix, carried) if carried else tokens
 
 
+def some_patches(tokens: Tensor, n_prefix: int, keep: float, generator: torch.Generator) -> Tensor:
+    """Patch dropout (arXiv 2208.07220): a random share of each picture's patches, for training.
+
+    Positions are in the tokens already, so blocks need not know; a step costs about ``keep`` of a
+    whole one, and the tower learns to do with part of a drawing.
+
+    Args:
+        tokens: ``(B, P + N, D)`` with P = ``n_prefix``.
+        n_prefix: Tokens that always stay.
+        keep: Share of the patches that stay, in (0, 1].
+        generator: CPU generator; the same state draws the same patches.
+
+    Returns:
+        ``(B, P + round(keep * N), D)``, at least one patch, in their order.
+    """
+    batch, total, width = tokens.shape
+    patches = total - n_prefix
+    count = max(1, round(keep * patches))
+    if count == patches:
+        return tokens
+    drawn = torch.rand(batch, patches, generator=generator).argsort(dim=1)[:, :count]
+    index = drawn.sort(dim=1).values.to(tokens.device) + n_prefix  # (B, count)
+    kept = tokens.gather(1, index[:, :, None].expand(-1, -1, width))
+    return torch.cat([tokens[:, :n_prefix], kept], dim=1)
+
+
 def _spliced(tokens: Tensor, n_prefix: int, carried: int, prompt: Tensor | None = None) -> Tensor:
     """``(B, P + c + N, D)`` with its c carried tokens replaced by ``(B, n, D)``, or by none."""
-    head, tail = tokens[:, :n_prefix], tokens[:, n_prefix + carried :]
+    # split, not slices: its backward pass is one copy instead of a zero-filled one per part
+    rest = tokens.shape[1] - n_prefix - carried
+    head, _, tail = tokens.split([n_prefix, carried, rest], dim=1)
     return torch.cat([head, tail] if prompt is None else [head, prompt, tail], dim=1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from freestyle.config import PromptConfig
-from freestyle.prompts import PromptTokens, TokenMaker, run_with_prompts
+from freestyle.prompts import PromptTokens, TokenMaker, run_with_prompts, some_patches
 
 WIDTH, DEPTH, DIM = 8, 4, 6
 
@@ -149,3 +149,22 @@ def test_prompts_take_the_type_of_the_tokens():
     blocks = [lambda tokens: tokens]
     out = run_with_prompts(blocks, torch.zeros(1, 2, 3).bfloat16(), [torch.ones(1, 1, 3)], 1)
     assert out.dtype == torch.bfloat16
+
+
+def test_some_patches_keeps_the_prefix_and_the_order():
+    tokens = torch.arange(2 * 13).view(2, 13, 1).expand(-1, -1, 4).float()
+    kept = some_patches(tokens, 3, 0.5, torch.Generator().manual_seed(0))
+    assert kept.shape == (2, 8, 4)
+    assert torch.equal(kept[:, :3], tokens[:, :3])
+    order = kept[:, :, 0]
+    assert (order.diff(dim=1) > 0).all()  # drawn without repetition, in their order
+    assert not torch.equal(order[0], order[1] - 13)  # each picture draws for itself
+    again = some_patches(tokens, 3, 0.5, torch.Generator().manual_seed(0))
+    assert torch.equal(kept, again)
+
+
+def test_some_patches_of_all_and_of_few():
+    tokens = torch.randn(2, 5, 3)
+    generator = torch.Generator().manual_seed(0)
+    assert some_patches(tokens, 1, 1.0, generator) is tokens
+    assert some_patches(tokens, 0, 0.01, generator).shape == (2, 1, 3)

@@ -1,9 +1,10 @@
 """Train the image tower to give, for any view of a picture, what the teachers see in it.
 
-The target is the joined teacher feature, partly centred, rotated to 256 dimensions by PCA, and
-mixed with that of the plain picture, so that the student is steadier than its teachers under
-blur, low resolution and lost colour. Loss: 1 - cosine, plus the KL divergence between the two
-batches' similarity matrices (relational distillation, arXiv 1904.05068 / 1907.09682).
+The target is the joined teacher feature, mostly centred, rotated to 512 dimensions by PCA, a
+little whitened so that its finer axes count too, and mixed with that of the plain picture, so that
+the student is steadier than its teachers under blur, low resolution and lost colour. Loss:
+1 - cosine, plus the KL divergence between the two batches' similarity matrices (relational
+distillation, arXiv 1904.05068 / 1907.09682).
 """
 
 from __future__ import annotations
@@ -30,15 +31,16 @@ from freestyle.encoders.mini.model import DEPTH, EMBED_DIM, HEADS, HIDDEN, STRID
 class Settings:
     """What was chosen on the validation split."""
 
-    epochs: int = 10
-    batch: int = 128
-    lr: float = 8e-4
+    epochs: int = 12
+    batch: int = 64
+    lr: float = 2e-4
     weight_decay: float = 0.05
-    centring: float = 0.4
+    centring: float = 0.85
+    whitening: float = 0.25
     plain_share: float = 0.5
     relation: float = 1.0
     temperature: float = 0.05
-    ema: float = 0.998
+    ema: float = 0.995
     seed: int = 0
 
 
@@ -75,18 +77,19 @@ class Space:
     """The rotation of teacher features into the student's space."""
 
     mean: Tensor  # (3840,)
-    basis: Tensor  # (3840, E)
+    basis: Tensor  # (3840, E), axes of unit length times their standard deviation ** -whitening
     centring: float
 
     @classmethod
-    def fit(cls, features: Tensor, dim: int, centring: float) -> Space:
+    def fit(cls, features: Tensor, dim: int, centring: float, whitening: float) -> Space:
         """PCA of ``(N, 3840)``; the first axis is the mean's direction."""
         mean = features.mean(0)
         axis = F.normalize(mean, dim=0)
         rest = features - features @ axis[:, None] * axis
         rest = rest - rest.mean(0)
         _, vectors = torch.linalg.eigh(rest.T @ rest)
-        return cls(mean, torch.cat([axis[:, None], vectors[:, -(dim - 1) :]], dim=1), centring)
+        axes = torch.cat([axis[:, None], vectors[:, -(dim - 1) :]], dim=1)
+        return cls(mean, axes * (features @ axes).std(0) ** -whitening, centring)
 
     def __call__(self, features: Tensor) -> Tensor:
         """``(B, 3840) -> (B, E)``, unit norm."""
@@ -94,7 +97,10 @@ class Space:
 
 
 def new_tower(views: Views, trunk: Trunk) -> Tower:
-    """A fresh tower: token projections see standardised channels, CLS starts as a PCA."""
+    """A fresh tower: token projections see standardised channels, the summary tokens a PCA.
+
+    The 1,024 principal axes are mixed at random, so that each token holds as much as the others.
+    """
     tower = Tower(SIZE // STRIDE, WIDTH, DEPTH, HEADS, HIDDEN, EMBED_DIM)
     for module in tower.modules():
         if isinstance(module, nn.Linear):
@@ -111,11 +117,37 @@ def new_tower(views: Views, trunk: Trunk) -> Tower:
         summary = trunk.summary(torch.from_numpy(np.array(views.last[0][::2])).float())
         mean = summary.mean(0)
         _, _, vectors = torch.linalg.svd(summary - mean, full_matrices=False)
-        axes = vectors[:WIDTH]  # (D, 1280)
+        count = tower.summary.out_features
+        mixing = torch.linalg.qr(torch.randn(count, count))[0]
+        axes = mixing @ vectors[:count]  # (4 D, 1280)
         scale = 1 / ((summary - mean) @ axes.T).std()
-        tower.cls.weight.copy_(axes * scale)
-        tower.cls.bias.copy_(-axes @ mean * scale)
+        tower.summary.weight.copy_(axes * scale)
+        tower.summary.bias.copy_(-axes @ mean * scale)
     return tower
+
+
+@torch.no_grad()
+def start_head(tower: Tower, trunk: Trunk, views: Views, space: Space) -> None:
+    """Set the head by ridge regression from the untrained blocks' output to the target."""
+    inputs, targets = [], []
+    for rows in torch.arange(0, len(views.last[0]), 2).split(256):
+        middle, last = (
+            torch.from_numpy(np.array(kind[0][rows.numpy()])).float()
+            for kind in (views.middle, views.last)
+        )
+        x = tower.tokens(middle, last, trunk.summary(last))
+        for block in tower.blocks:
+            x = block(x)
+        inputs.append(tower.pooled(x))
+        targets.append(space(torch.from_numpy(np.array(views.teacher[0][rows.numpy()]))))
+    x, y = torch.cat(inputs), torch.cat(targets)
+    mean, target = x.mean(0), y.mean(0)
+    x = x - mean
+    ridge = 0.1 * x.square().sum(0).mean() * torch.eye(x.shape[1])
+    weight = torch.linalg.solve(x.T @ x + ridge, x.T @ (y - target)).T  # (E, 5 D)
+    scale = len(target) ** 0.5  # weights of the size that the optimiser's steps are made for
+    tower.head.weight.copy_(weight * scale)
+    tower.head.bias.copy_((target - weight @ mean) * scale)
 
 
 def relational(student: Tensor, target: Tensor, temperature: float) -> Tensor:
@@ -147,12 +179,16 @@ def distil(cache: Path, settings: Settings, device: str = "cpu") -> tuple[Tower,
     views = Views.open(cache)
     n, n_views = len(views.teacher[0]), len(views.teacher)
     space = Space.fit(
-        torch.from_numpy(np.array(views.teacher[0])).float(), EMBED_DIM, settings.centring
+        torch.from_numpy(np.array(views.teacher[0])).float(),
+        EMBED_DIM,
+        settings.centring,
+        settings.whitening,
     )
     torch.manual_seed(settings.seed)
     trunk = folded_trunk(load_lite(0))
-    tower = new_tower(views, trunk).to(device)
-    trunk = trunk.to(device)
+    tower = new_tower(views, trunk)
+    start_head(tower, trunk, views, space)
+    tower, trunk = tower.to(device), trunk.to(device)
     average = copy.deepcopy(tower).requires_grad_(False)
     decay = [p for p in tower.parameters() if p.ndim == 2]
     rest = [p for p in tower.parameters() if p.ndim != 2]

@@ -2,8 +2,8 @@
 
 Steps: download the packages, render their pictures, cache what the frozen networks see in them,
 distil the image tower, align the text head, train the small VGG, export float16 safetensors,
-measure on DSR-Emoji. The first four are skipped or resumed when their result is in the cache; the
-text head and the VGG, minutes each, start again.
+measure on DSR-Emoji. What is in the cache is skipped or resumed; only the text head, a few minutes,
+starts again.
 """
 
 from __future__ import annotations

@@ -52,7 +52,10 @@ def normalise(pixels: Tensor) -> Tensor:
 def train_vgg(
     pixels: np.ndarray, cache: Path, passes: int = 2, lr: float = 2e-3, seed: int = 0
 ) -> dict[str, Tensor]:
-    """One pass per cached view; returns the folded state dict (float32)."""
+    """One pass per cached view; returns the folded state dict (float32).
+
+    Resumes from ``vgg.pt`` after an interruption, at the beginning of a pass.
+    """
     torch.manual_seed(seed)
     network = with_norms(vgg_mini(pretrained=False)).to(memory_format=torch.channels_last)
     reader = nn.Conv2d(256, MIDDLE_WIDTH, 1)
@@ -64,8 +67,17 @@ def train_vgg(
     parameters = [*network.parameters(), *reader.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=1e-4)
     starts = np.arange(0, len(pixels), BATCH)
-    steps, step = passes * len(starts), 0
-    for number in range(passes):
+    steps = passes * len(starts)
+    path, settings, first = cache / "vgg.pt", repr((passes, lr, seed, len(pixels), views)), 0
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        if saved["settings"] == settings:
+            network.load_state_dict(saved["network"])
+            reader.load_state_dict(saved["reader"])
+            optimiser.load_state_dict(saved["optimiser"])
+            first = saved["pass"]
+    step = first * len(starts)
+    for number in range(first, passes):
         view = number % len(views)
         maps = np.load(cache / "views" / f"{views[view]}.middle.npy", mmap_mode="r")
         order = np.random.default_rng([seed, number]).permutation(starts)
@@ -92,4 +104,10 @@ def train_vgg(
             optimiser.step()
             step += 1
             progress.set_postfix(loss=f"{float(loss):.3f}")
+        content = {
+            "settings": settings, "pass": number + 1, "network": network.state_dict(),
+            "reader": reader.state_dict(), "optimiser": optimiser.state_dict(),
+        }  # fmt: skip
+        torch.save(content, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
     return fold(network)

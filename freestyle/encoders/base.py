@@ -61,7 +61,8 @@ class DualEncoder(nn.Module):
         width: Token width D.
         depth: Number of blocks.
         embed_dim: Width E of the shared space.
-        n_prefix: Tokens before the patches, 1 with a CLS token and 0 without; prompts go after it.
+        n_prefix: Tokens before the patches: 1 with a CLS token, 0 without, more where a tower has
+            several; prompts go after them.
         text_width: Width of the text tower's token embeddings, for learned text prompts.
         attention: ``"sdpa"`` (fused kernels) or ``"eager"`` (plain matrix products, whose backward
             pass is the faster one on a CPU); settable where the encoder offers both.

@@ -16,7 +16,6 @@ from typing import Any, NoReturn
 import lightning as L
 import torch
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -26,6 +25,7 @@ from freestyle.errors import UserError
 from freestyle.frozen import Pictures
 from freestyle.style.space import StyleSpace
 from freestyle.training.callbacks import BestCheckpoint, SaveModel
+from freestyle.training.curve import CurveLogger
 from freestyle.training.data import RetrievalData
 from freestyle.training.module import RetrievalModule
 from freestyle.training.space_module import StyleSpaceModule
@@ -97,7 +97,7 @@ class FreestyleCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """A trainer whose loggers, checkpoints and model all lie in ``default_root_dir``."""
         root = Path(self._get(self.config_init, "trainer.default_root_dir") or "runs/train")
-        loggers: list[Any] = [CSVLogger(save_dir=root, name="", version="")]
+        loggers: list[Any] = [CurveLogger(root)]
         if self._get(self.config_init, "wandb"):
             from lightning.pytorch.loggers import WandbLogger
 
@@ -118,7 +118,10 @@ class FreestyleCLI(LightningCLI):
         data = self.datamodule
         checkpoint = self._get(self.config, "ckpt_path")
         if checkpoint is not None:
-            check_checkpoint(str(checkpoint), self.model, self.trainer)
+            done = check_checkpoint(str(checkpoint), self.model, self.trainer)
+            for logger in self.trainer.loggers:
+                if isinstance(logger, CurveLogger):
+                    logger.done_steps = done
         self.model.model.config = replace(
             self.model.model.config, seed=int(data.seed), styles=tuple(data.styles)
         )
@@ -186,14 +189,15 @@ def adopt_space(module: RetrievalModule, space: StyleSpace) -> None:
     own.load_state_dict(space.state_dict())
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, by name.
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
+    """The tensors of a checkpoint by name, and the optimiser steps it had done.
 
     Raises:
         UserError: If the file is missing or corrupt.
     """
     try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return dict(checkpoint["state_dict"]), int(checkpoint["global_step"])
     except FileNotFoundError as error:
         raise UserError(
             f"--ckpt_path {path} does not exist: give a checkpoint of this run, or 'last'"
@@ -204,7 +208,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def check_checkpoint(name: str, module: RetrievalModule, trainer: L.Trainer) -> None:
+def check_checkpoint(name: str, module: RetrievalModule, trainer: L.Trainer) -> int | None:
     """Refuse a ``--ckpt_path`` that cannot be resumed from, before anything is computed.
 
     Args:
@@ -212,20 +216,25 @@ def check_checkpoint(name: str, module: RetrievalModule, trainer: L.Trainer) -> 
         module: What it shall be loaded into.
         trainer: Knows where its checkpoints lie.
 
+    Returns:
+        The optimiser steps it had done, or None where ``last`` is not there yet.
+
     Raises:
         UserError: If the file is missing, corrupt, or of another model.
     """
     path = Path(name)
     if name == "last":
         if not _has_checkpoint(trainer):
-            return
+            return None
         path = Path(trainer.checkpoint_callback.dirpath) / "last.ckpt"
-    shapes = {key: tuple(value.shape) for key, value in read_checkpoint(path).items()}
+    state, steps = read_checkpoint(path)
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
     if shapes != {key: tuple(value.shape) for key, value in module.state_dict().items()}:
         raise UserError(
             f"--ckpt_path {path} is of a model with other settings: use the configuration it was "
             "made with, or leave the option out"
         )
+    return steps
 
 
 def _has_checkpoint(trainer: L.Trainer) -> bool:

@@ -17,6 +17,7 @@ from freestyle.evaluation.ranks import first_relevant_ranks
 from freestyle.frozen import augment
 from freestyle.model import FreestyleRet
 from freestyle.pretrained import own_state
+from freestyle.prompts import some_patches
 from freestyle.training.caches import FrozenCaches
 from freestyle.training.data import RetrievalData
 from freestyle.training.losses import gallery_cross_entropy, retrieval_loss
@@ -39,6 +40,8 @@ class RetrievalModule(L.LightningModule):
         warmup: Share of all steps in which the rate rises linearly, in [0, 1).
         views: Views of each query picture in the feature cache: the picture and ``views - 1``
             random ones; without a cache, above 1 means a random view at every step.
+        patch_keep: Share of a query's patches that a training step sees, in (0, 1]; embedding
+            always sees all.
         cache: ``features`` keeps the frozen half of every query in memory, ``codes`` only the
             style codes, ``auto`` the features where they fit into ``cache_gigabytes``.
         cache_gigabytes: See ``cache``.
@@ -60,6 +63,7 @@ class RetrievalModule(L.LightningModule):
         weight_decay: float = 1e-2,
         warmup: float = 0.05,
         views: int = 1,
+        patch_keep: float = 1.0,
         cache: Literal["auto", "features", "codes"] = "auto",
         cache_gigabytes: float = 2.0,
         cache_dir: str | None = None,
@@ -70,6 +74,8 @@ class RetrievalModule(L.LightningModule):
             raise UserError(f"model.learning_rate is {learning_rate}: use a value above 0")
         if views < 1:
             raise UserError(f"model.views is {views}: use 1 or more")
+        if not 0 < patch_keep <= 1:
+            raise UserError(f"model.patch_keep is {patch_keep}: use a value in (0, 1]")
         config = baselines.settings(
             method, encoder, revision=revision, style=style, prompts=prompts, query_map=query_map
         )
@@ -77,7 +83,8 @@ class RetrievalModule(L.LightningModule):
         self.loss = loss
         self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
         self.map_learning_rate = map_learning_rate or learning_rate
-        self.views, self.cache, self.cache_gigabytes = views, cache, cache_gigabytes
+        self.views, self.patch_keep = views, patch_keep
+        self.cache, self.cache_gigabytes = cache, cache_gigabytes
         self.cache_dir, self.space_file = cache_dir, space
         self.caches: FrozenCaches | None = None
         self._found: list[tuple[Tensor, Tensor]] = []
@@ -172,6 +179,9 @@ class RetrievalModule(L.LightningModule):
         generator = self._generator()
         features, codes = self._frozen(batch, "train", generator)
         codes = self._drop_codes(codes, generator)
+        if self.model.uses_tokens:
+            prefix = self.model.encoder.n_prefix
+            features = some_patches(features, prefix, self.patch_keep, generator)
         queries = self.model.query_from(features, codes)  # (B, E)
         gallery, groups = self.caches.gallery["train"]
         value = retrieval_loss(self.loss, queries, batch["group"], gallery, groups, generator)

@@ -1,7 +1,9 @@
 """The training command on a tiny data set, from the command line to the saved model."""
 
+import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +130,20 @@ def test_controls_train_with_the_same_command(dsr, tmp_path, method):
     assert FreestyleRet.from_pretrained(tmp_path / "model").config.method == method
 
 
+def test_half_of_the_patches_train(dsr, tmp_path):
+    half, whole = tmp_path / "half", tmp_path / "whole"
+    main(arguments(dsr, half, "--model.patch_keep=0.5", "--trainer.max_epochs=1"))
+    main(arguments(dsr, whole, "--trainer.max_epochs=1"))
+    ours, theirs = parameters(half), parameters(whole)
+    assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+@pytest.mark.parametrize("keep", ["0", "1.5"])
+def test_patch_keep_outside_its_range(dsr, tmp_path, keep):
+    with pytest.raises(UserError, match=r"model\.patch_keep is .*\(0, 1\]"):
+        main(arguments(dsr, tmp_path, f"--model.patch_keep={keep}"))
+
+
 @pytest.mark.parametrize("loss", ["in-batch", "triplet"])
 def test_other_losses_and_random_views_train(dsr, tmp_path, loss):
     main(arguments(dsr, tmp_path, f"--model.loss.name={loss}", "--model.views=2"))
@@ -192,6 +208,39 @@ def test_unreadable_queries_stop_the_run_or_are_left_out(dsr, tmp_path):
     assert len(cli.datamodule.items("train")) == 71
 
 
+def read_curve(path):
+    """Validation rows by step."""
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["val/R@1"]]
+    return {
+        int(row["step"]): {k: float(v) for k, v in row.items() if k.startswith("val/")}
+        for row in rows
+    }
+
+
+def test_a_resumed_run_keeps_its_curve_and_a_new_one_begins_anew(dsr, tmp_path):
+    out = tmp_path / "run"
+    path = out / "metrics.csv"
+    main(arguments(dsr, out, "--trainer.max_epochs=2"))
+    first = read_curve(path)
+    assert len(first) == 2
+    main(arguments(dsr, out, "--trainer.max_epochs=3", "--ckpt_path=last"))
+    resumed = read_curve(path)
+    assert len(resumed) == 3
+    assert {step: resumed[step] for step in first} == first
+    shutil.rmtree(out / "checkpoints")
+    main(arguments(dsr, out, "--trainer.max_epochs=1"))
+    assert len(read_curve(path)) == 1
+
+
+def test_a_curve_that_is_no_table_stops_a_resumed_run(dsr, tmp_path):
+    out = tmp_path / "run"
+    main(arguments(dsr, out, "--trainer.max_epochs=1"))
+    (out / "metrics.csv").write_text("these,are\nno,metrics\n")
+    with pytest.raises(UserError, match=r"metrics\.csv is no table"):
+        main(arguments(dsr, out, "--trainer.max_epochs=2", "--ckpt_path=last"))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_killed_in_mid_epoch_a_run_resumes_to_the_same_end(dsr, tmp_path):
@@ -222,6 +271,10 @@ def test_killed_in_mid_epoch_a_run_resumes_to_the_same_end(dsr, tmp_path):
     subprocess.run(command(broken, "--ckpt_path=last"), check=True, cwd=ROOT, env=env)
     for name, value in parameters(whole).items():
         torch.testing.assert_close(parameters(broken)[name], value, atol=1e-3, rtol=1e-3)
+    curves = [read_curve(folder / "metrics.csv") for folder in (whole, broken)]
+    assert list(curves[0]) == list(curves[1])  # the epochs before the kill are still there
+    for step, row in curves[0].items():
+        assert row == pytest.approx(curves[1][step], abs=1e-3), step
     ours = json.loads((broken / "model" / "config.json").read_text())
     assert ours == json.loads((whole / "model" / "config.json").read_text())
 

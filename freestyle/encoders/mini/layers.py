@@ -21,6 +21,7 @@ STAGES = (
     (6, 320, 1, 1, 3),
 )
 MIDDLE_STAGE, MIDDLE_WIDTH, LAST_WIDTH, SUMMARY_WIDTH = 4, 112, 320, 1280
+SUMMARY_TOKENS = 4  # one of the tower's width could not hold the trunk's summary
 
 
 class ConvSame(nn.Module):
@@ -142,17 +143,17 @@ class Tower(nn.Module):
 
     def __init__(self, grid: int, width: int, depth: int, heads: int, hidden: int, embed_dim: int):
         super().__init__()
-        self.grid = grid
+        self.grid, self.width = grid, width
         self.middle = nn.Linear(MIDDLE_WIDTH, width)
         self.last = nn.Linear(LAST_WIDTH, width)
-        self.cls = nn.Linear(SUMMARY_WIDTH, width)
-        self.positions = nn.Parameter(torch.zeros(1, 1 + grid * grid, width))
+        self.summary = nn.Linear(SUMMARY_WIDTH, SUMMARY_TOKENS * width)
+        self.positions = nn.Parameter(torch.zeros(1, SUMMARY_TOKENS + grid * grid, width))
         self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, embed_dim)
+        self.head = nn.Linear((SUMMARY_TOKENS + 1) * width, embed_dim)
 
     def tokens(self, middle: Tensor, last: Tensor, summary: Tensor) -> Tensor:
-        """The trunk's output to ``(B, 1 + g*g, D)``: the summary is where CLS starts from.
+        """The trunk's output to ``(B, 4 + g*g, D)``, summary tokens first.
 
         Args:
             middle: ``(B, 112, g, g)``.
@@ -162,12 +163,23 @@ class Tower(nn.Module):
         coarse = self.last(last.permute(0, 2, 3, 1))  # (B, g/2, g/2, D)
         coarse = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2)  # (B, g, g, D)
         x = (self.middle(middle.permute(0, 2, 3, 1)) + coarse).flatten(1, 2)  # (B, g*g, D)
-        return torch.cat([self.cls(summary)[:, None], x], dim=1) + self.positions
+        first = self.summary(summary).view(-1, SUMMARY_TOKENS, self.width)  # (B, 4, D)
+        return torch.cat([first, x], dim=1) + self.positions
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """Summary tokens and the average patch, side by side: ``(B, 4 + N, D) -> (B, 5 D)``."""
+        x = self.norm(tokens)
+        patch = x[:, SUMMARY_TOKENS:].mean(dim=1)
+        return torch.cat([x[:, :SUMMARY_TOKENS].flatten(1), patch], dim=1)
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """Mean of CLS and the average patch, projected: ``(B, 1 + N, D) -> (B, E)``."""
-        x = self.norm(tokens)
-        return self.head((x[:, 0] + x[:, 1:].mean(dim=1)) / 2)
+        """:meth:`pooled`, projected: ``(B, 4 + N, D) -> (B, E)``."""
+        return self.head(self.pooled(tokens))
+
+    def patches(self, tokens: Tensor) -> Tensor:
+        """Every patch by its part of the head: ``(B, 4 + N, D) -> (B, N, E)``."""
+        weight = self.head.weight[:, SUMMARY_TOKENS * self.width :]  # (E, D)
+        return F.linear(self.norm(tokens[:, SUMMARY_TOKENS:]), weight)
 
     def forward(self, middle: Tensor, last: Tensor, summary: Tensor) -> Tensor:
         """The plain path from the trunk's output to embeddings ``(B, E)``, not normalised."""

@@ -18,17 +18,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from freestyle.encoders.base import DualEncoder, Preprocessing
-from freestyle.encoders.mini.layers import Tower, Trunk
+from freestyle.encoders.mini.layers import SUMMARY_TOKENS, Tower, Trunk
 from freestyle.encoders.mini.text import TEXT_WIDTH, MiniLM, TextHead
 from freestyle.errors import UserError
 
 WEIGHTS = Path(__file__).with_name("mini.safetensors")
 IMAGE_SIZE, STRIDE = 160, 16
-WIDTH, DEPTH, HEADS, HIDDEN, EMBED_DIM = 256, 6, 4, 1024, 256
+WIDTH, DEPTH, HEADS, HIDDEN, EMBED_DIM = 256, 6, 4, 1024, 512
 
 
 class FreestyleMini(DualEncoder):
-    """The frozen mini: 160 px, 100 patch tokens of width 256, six blocks, 256 shared dimensions.
+    """The frozen mini: 160 px, 100 patch tokens of width 256, six blocks, 512 shared dimensions.
 
     Args:
         weights: The safetensors file; the committed one if left out.
@@ -54,7 +54,7 @@ class FreestyleMini(DualEncoder):
             size=IMAGE_SIZE, resize="pad", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
         )
         self.width, self.depth, self.embed_dim = WIDTH, DEPTH, EMBED_DIM
-        self.n_prefix, self.text_width = 1, TEXT_WIDTH
+        self.n_prefix, self.text_width = SUMMARY_TOKENS, TEXT_WIDTH
         self.trunk = Trunk()
         self.tower = Tower(IMAGE_SIZE // STRIDE, WIDTH, DEPTH, HEADS, HIDDEN, EMBED_DIM)
         self.text_head = TextHead(EMBED_DIM)
@@ -72,21 +72,21 @@ class FreestyleMini(DualEncoder):
         return list(self.tower.blocks)
 
     def patch_tokens(self, pixels: Tensor) -> Tensor:
-        """RGB in [0, 1] ``(B, 3, 160, 160)`` to ``(B, 101, 256)``, CLS first."""
+        """RGB in [0, 1] ``(B, 3, 160, 160)`` to ``(B, 104, 256)``, summary tokens first."""
         self.check_pixels(pixels)
         pixels = self.normalise_pixels(pixels).contiguous(memory_format=torch.channels_last)
         return self.tower.tokens(*self.trunk(pixels))
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """``(B, 101, 256) -> (B, 256)``, unnormalised."""
+        """``(B, 104, 256) -> (B, 512)``, unnormalised."""
         return self.tower.pool(tokens)
 
     def atoms(self, tokens: Tensor) -> Tensor:
-        """``(B, 101, 256) -> (B, 100, 256)``: every patch through the head, unit norm."""
-        return F.normalize(self.tower.head(self.tower.norm(tokens[:, 1:])), dim=-1)
+        """``(B, 104, 256) -> (B, 100, 512)``: every patch by its part of the head, unit norm."""
+        return F.normalize(self.tower.patches(tokens), dim=-1)
 
     def embed_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
-        """``B`` strings to ``(B, 256)``, unnormalised; ``prompts`` ``(n, 384)`` follow [CLS].
+        """``B`` strings to ``(B, 512)``, unnormalised; ``prompts`` ``(n, 384)`` follow [CLS].
 
         Raises:
             UserError: If the package with the text tower is not installed.
