@@ -31,9 +31,9 @@ from freestyle.encoders.mini.model import DEPTH, EMBED_DIM, HEADS, HIDDEN, STRID
 class Settings:
     """What was chosen on the validation split."""
 
-    epochs: int = 12
+    epochs: int = 10
     batch: int = 64
-    lr: float = 2e-4
+    lr: float = 5e-4
     weight_decay: float = 0.05
     centring: float = 0.85
     whitening: float = 0.25
@@ -41,6 +41,7 @@ class Settings:
     relation: float = 1.0
     temperature: float = 0.05
     ema: float = 0.995
+    token_scale: float = 0.25
     seed: int = 0
 
 
@@ -96,10 +97,12 @@ class Space:
         return F.normalize((features.float() - self.centring * self.mean) @ self.basis, dim=1)
 
 
-def new_tower(views: Views, trunk: Trunk) -> Tower:
+def new_tower(views: Views, trunk: Trunk, token_scale: float) -> Tower:
     """A fresh tower: token projections see standardised channels, the summary tokens a PCA.
 
     The 1,024 principal axes are mixed at random, so that each token holds as much as the others.
+    Small tokens leave the outcome to the blocks: where these only touch up what passes by them on
+    the residual path, prompts, which act through the blocks, cannot steer either.
     """
     tower = Tower(SIZE // STRIDE, WIDTH, DEPTH, HEADS, HIDDEN, EMBED_DIM)
     for module in tower.modules():
@@ -110,7 +113,7 @@ def new_tower(views: Views, trunk: Trunk) -> Tower:
     for layer, maps in ((tower.middle, views.middle[0]), (tower.last, views.last[0])):
         sample = torch.from_numpy(np.array(maps[::5])).float().transpose(0, 1).flatten(1)
         mean, std = sample.mean(1), sample.std(1)  # (C,)
-        nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+        nn.init.normal_(layer.weight, std=token_scale * layer.in_features**-0.5)
         layer.weight.data /= std
         layer.bias.data = -layer.weight.data @ mean
     with torch.no_grad():
@@ -120,7 +123,7 @@ def new_tower(views: Views, trunk: Trunk) -> Tower:
         count = tower.summary.out_features
         mixing = torch.linalg.qr(torch.randn(count, count))[0]
         axes = mixing @ vectors[:count]  # (4 D, 1280)
-        scale = 1 / ((summary - mean) @ axes.T).std()
+        scale = token_scale / ((summary - mean) @ axes.T).std()
         tower.summary.weight.copy_(axes * scale)
         tower.summary.bias.copy_(-axes @ mean * scale)
     return tower
@@ -186,7 +189,7 @@ def distil(cache: Path, settings: Settings, device: str = "cpu") -> tuple[Tower,
     )
     torch.manual_seed(settings.seed)
     trunk = folded_trunk(load_lite(0))
-    tower = new_tower(views, trunk)
+    tower = new_tower(views, trunk, settings.token_scale)
     start_head(tower, trunk, views, space)
     tower, trunk = tower.to(device), trunk.to(device)
     average = copy.deepcopy(tower).requires_grad_(False)
