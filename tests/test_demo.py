@@ -28,8 +28,9 @@ def test_demo_trains_ranks_and_draws(tmp_path, monkeypatch, capsys):
     for style in ("sketch", "art", "mosaic"):
         assert r1["freestyle", style] >= r1["zero-shot", style] + 0.10
         assert r1["freestyle", style] >= r1["style-centred", style] + 0.10
-    assert r1["freestyle", "colour"] >= 0.28
-    assert r1["freestyle", "mosaic"] >= 0.75
+    floors = {"sketch": 0.30, "art": 0.55, "mosaic": 0.75, "colour": 0.28}
+    for style, floor in floors.items():
+        assert r1["freestyle", style] >= floor, style
     assert r1["freestyle", "text"] == r1["zero-shot", "text"]
     for name in ("training_curve.png", "case_studies.png"):
         with Image.open(tmp_path / name) as picture:
