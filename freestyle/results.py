@@ -68,7 +68,7 @@ def run_seeds(
         sys.stdout.write(f"\nRanking, seed {seed}\n")
         sys.stdout.flush()
         evaluations[seed], trained, unseen = evaluate(CONFIG, models, command, style_controls=True)
-    publish(evaluations, out, trained, unseen)
+    return evaluations, trained, unseen
 
 
 def publish(
