@@ -365,7 +365,8 @@ def test_bad_training_yaml(train, tmp_path):
 @pytest.mark.parametrize("how", ["junk", "cut short", "no checkpoint", "another model"])
 def test_bad_checkpoint(train, tmp_path, how):
     path = tmp_path / "c.ckpt"
-    torch.save({"state_dict": {"model.query_map.weight": torch.zeros(2, 2)}}, path)
+    weights = {"model.query_map.weight": torch.zeros(2, 2)}
+    torch.save({"state_dict": weights, "global_step": 3}, path)
     if how == "junk":
         path.write_bytes(b"junk" * 100)
     elif how == "cut short":

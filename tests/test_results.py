@@ -49,3 +49,27 @@ def test_the_table_shows_points_and_intervals(entries):
     lines = difference_table(entries).splitlines()
     assert lines[0].startswith("| freestyle minus | mean of sketch, art | colour (unseen) | text |")
     assert re.match(r"\| zero-shot \| \+25\.0 \[\+\d+\.\d, \+\d+\.\d\] \| \+0\.0", lines[2])
+
+
+def test_every_seed_is_trained_once_and_evaluated(tmp_path, monkeypatch):
+    from freestyle import results
+
+    trained = []
+
+    def train(config, out, overrides=()):
+        trained.append((out.name, *overrides))
+        (out / "model").mkdir(parents=True)
+        (out / "model" / "model.safetensors").touch()
+
+    def evaluate(config, models, command, style_controls):
+        assert all((model / "model.safetensors").is_file() for model in models)
+        return [model.parent.name for model in models], ["sketch"], ["colour"]
+
+    monkeypatch.setattr(results, "train", train)
+    monkeypatch.setattr(results, "evaluate", evaluate)
+    for _ in range(2):  # a second call finds everything trained
+        found, styles, unseen = results.run_seeds(tmp_path, [3, 5], "freestyle results")
+    assert (styles, unseen) == (["sketch"], ["colour"])
+    assert found[5] == [f"{method}-seed5" for method in results.TRAINED]
+    assert len(trained) == 2 * len(results.TRAINED)
+    assert ("freestyle-seed3", "--seed_everything=3") in trained

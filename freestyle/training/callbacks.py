@@ -36,6 +36,11 @@ class BestCheckpoint(ModelCheckpoint):
         )
         self.every = every_n_train_steps
 
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Write ``last`` after every epoch: Lightning's own skips those that are not the best."""
+        super().on_train_epoch_end(trainer, module)
+        trainer.save_checkpoint(Path(self.dirpath) / "last.ckpt")
+
     def on_train_batch_end(self, trainer: L.Trainer, *args: object, **kwargs: object) -> None:
         """Write ``last`` in mid-epoch, without looking at the metric."""
         super().on_train_batch_end(trainer, *args, **kwargs)

@@ -17,6 +17,7 @@ import torch
 from freestyle import FreestyleRet, StyleSpace
 from freestyle.errors import UserError
 from freestyle.evaluation.figures import read_curves
+from freestyle.training.callbacks import BestCheckpoint
 from freestyle.training.cli import SPACE_FILE, main
 from freestyle.training.data import RetrievalData
 from freestyle.training.module import RetrievalModule
@@ -231,6 +232,26 @@ def test_a_resumed_run_keeps_its_curve_and_a_new_one_begins_anew(dsr, tmp_path):
     shutil.rmtree(out / "checkpoints")
     main(arguments(dsr, out, "--trainer.max_epochs=1"))
     assert len(read_curve(path)) == 1
+
+
+def test_stopped_at_an_epoch_end_a_run_resumes_to_the_same_end(dsr, tmp_path, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    main(arguments(dsr, whole, "--trainer.max_epochs=3"))
+    save = BestCheckpoint.on_train_epoch_end
+
+    def stop(self, trainer, module):
+        save(self, trainer, module)
+        if trainer.current_epoch == 1:
+            raise UserError("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BestCheckpoint, "on_train_epoch_end", stop)
+        with pytest.raises(UserError, match="stopped"):
+            main(arguments(dsr, broken, "--trainer.max_epochs=3"))
+    main(arguments(dsr, broken, "--trainer.max_epochs=3", "--ckpt_path=last"))
+    assert read_curve(broken / "metrics.csv") == read_curve(whole / "metrics.csv")
+    for name, value in parameters(whole).items():
+        assert torch.equal(value, parameters(broken)[name]), name
 
 
 def test_a_curve_that_is_no_table_stops_a_resumed_run(dsr, tmp_path):
