@@ -1,0 +1,5 @@
+"""``python -m freestyle``."""
+
+from freestyle.cli import main
+
+raise SystemExit(main())
