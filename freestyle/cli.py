@@ -1,6 +1,6 @@
 """The command line: one table from command to function, bad input in one sentence.
 
-freestyle demo | results | train ... | eval ...
+freestyle demo | bench | train ... | eval ...
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def _demo(args: list[str]) -> None:
     main(args)
 
 
-def _results(args: list[str]) -> None:
-    from freestyle.results import main
+def _bench(args: list[str]) -> None:
+    from freestyle.bench.command import main
 
     main(args)
 
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "demo": (_demo, "train prompt tokens on DSR-Emoji and print the Recall@K table"),
-    "results": (_results, "every control over several seeds"),
+    "bench": (_bench, "run matrices of experiments: freestyle bench configs/bench/methods.yaml"),
     "train": (_train, "train by a config: freestyle train fit --config FILE"),
     "eval": (_evaluate, "evaluate models on a data set in the DSR layout"),
 }

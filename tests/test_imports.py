@@ -29,7 +29,8 @@ RANKS = {
     "training": 5,
     "evaluation": 5,
     "demo": 6,
-    "results": 6,
+    "bench": 6,
+    "__main__": 7,
     "cli": 7,
 }
 PROBE = """

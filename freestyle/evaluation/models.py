@@ -78,7 +78,45 @@ def evaluate_models(
             split.aligned(parts)
     embedder = embedder or Embedder(variants, **options)
     embeddings = embedder.embed(split, single_styles(styles))
+    rows, outcomes = rank_embeddings(
+        variants, embeddings, styles, protocol=protocol, fusions=fusions
+    )
     split = embeddings.split
+    encoder = embedder.encoder
+    report = Report(
+        dataset=split.dataset,
+        split=split.split,
+        protocol=protocol.name,
+        gallery_size=protocol.gallery_size(split.n_gallery),
+        encoder=encoder.name,
+        weights=encoder.weights_tag,
+        command=command,
+        rows=tuple(rows),
+    )
+    return Evaluation(report, outcomes, embeddings)
+
+
+def rank_embeddings(
+    variants: dict[str, Variant],
+    embeddings: Embeddings,
+    styles: Sequence[str],
+    *,
+    protocol: Protocol | None = None,
+    fusions: Sequence[str] = (DEFAULT_FUSION,),
+) -> tuple[list[Row], dict[str, dict[str, Outcome]]]:
+    """Rank every query of what is embedded already.
+
+    Args:
+        variants: Those that were embedded.
+        embeddings: Of one split.
+        styles: Single styles, and joint ones whose parts were embedded.
+        protocol: Whole gallery where None.
+        fusions: Rules for joint styles; one row each.
+
+    Returns:
+        Rows for a report; per variant and style the outcome, with the first fusion rule.
+    """
+    protocol, split = protocol or Protocol(), embeddings.split
     map_at = MAP_AT if split.relevance == "class" else ()
     rows: list[Row] = []
     outcomes: dict[str, dict[str, Outcome]] = {name: {} for name in variants}
@@ -108,18 +146,7 @@ def evaluate_models(
                         fusion=rule,
                     )
                 )
-    encoder = embedder.encoder
-    report = Report(
-        dataset=split.dataset,
-        split=split.split,
-        protocol=protocol.name,
-        gallery_size=protocol.gallery_size(split.n_gallery),
-        encoder=encoder.name,
-        weights=encoder.weights_tag,
-        command=command,
-        rows=tuple(rows),
-    )
-    return Evaluation(report, outcomes, embeddings)
+    return rows, outcomes
 
 
 def cases(

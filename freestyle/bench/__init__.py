@@ -1,0 +1,1 @@
+"""The research bench: a matrix of experiments, resumable cell by cell, under one protocol."""
