@@ -7,6 +7,8 @@
 | ``query-adapter`` | one linear map behind the query embedding | linear probing of the space |
 | ``vpt-shallow`` | constant tokens before the first layer | VPT, arXiv 2203.12119 |
 | ``vpt-deep`` | constant tokens at every layer | VPT, arXiv 2203.12119 |
+| ``lora`` | low-rank adapters on the tower's linear layers | LoRA, arXiv 2106.09685 |
+| ``fine-tune`` | all blocks of the query's tower | as SketchScape, BMVC 2025 |
 | ``freestyle`` | tokens made from style and Gram code | FreestyleRet, arXiv 2312.02428 |
 """
 
@@ -18,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from freestyle.config import FreestyleConfig, PromptConfig, StyleConfig
+from freestyle.config import FreestyleConfig, PromptConfig, StyleConfig, TowerConfig
 from freestyle.errors import UserError
 from freestyle.model import FreestyleRet
 
@@ -28,6 +30,8 @@ METHODS = (
     "query-adapter",
     "vpt-shallow",
     "vpt-deep",
+    "lora",
+    "fine-tune",
     "freestyle",
 )
 UNTRAINED = ("zero-shot", "style-centred")
@@ -40,6 +44,7 @@ def settings(
     revision: str | None = None,
     style: StyleConfig | None = None,
     prompts: PromptConfig | None = None,
+    tower: TowerConfig | None = None,
     query_map: str = "none",
 ) -> FreestyleConfig:
     """The settings that make a method out of :class:`~freestyle.model.FreestyleRet`.
@@ -50,7 +55,9 @@ def settings(
         revision: Hub revision.
         style: Style reader and space, where the method has one.
         prompts: Prompt settings; the VPT controls take the token count from it.
-        query_map: ``linear`` adds the map to ``freestyle``.
+        tower: Adapters of ``lora``, and of ``freestyle`` where given; ``fine-tune`` has its own.
+        query_map: ``linear`` adds a map to ``lora``, ``fine-tune`` and ``freestyle``; ``styled``,
+            for ``freestyle`` alone, one whose shift depends on the style.
 
     Raises:
         UserError: If the method is unknown.
@@ -69,13 +76,22 @@ def settings(
         return replace(base, prompts=replace(constant, deep="none", scope="input"))
     if method == "vpt-deep":
         return replace(base, prompts=constant)
+    if method in ("lora", "fine-tune") and query_map == "styled":
+        raise UserError(f"method '{method}' reads no style: set query_map to 'linear' or 'none'")
+    if method == "lora":
+        tower = replace(tower or TowerConfig(), gate="none")
+        return replace(base, tower=tower, query_map=query_map)
+    if method == "fine-tune":
+        return replace(base, tower=TowerConfig(kind="full"), query_map=query_map)
     if method == "freestyle":
-        return replace(
+        asked = replace(
             base,
-            style=style if prompts.reads_style else None,
-            prompts=prompts,
+            style=style,
+            prompts=prompts if prompts.has_tokens or prompts.text_tokens else None,
+            tower=tower,
             query_map=query_map,
         )
+        return asked if asked.needs_style else replace(asked, style=None)
     raise UserError(f"unknown method '{method}': use one of {', '.join(METHODS)}")
 
 

@@ -13,7 +13,7 @@ from freestyle.errors import UserError
 
 Source = Literal["style", "gram", "learned", "none"]
 SOURCES = ("style", "gram", "learned", "none")
-QUERY_MAPS = ("none", "linear")
+QUERY_MAPS = ("none", "linear", "styled")
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ class PromptConfig:
             layer and lets them travel through (VPT shallow).
         text_tokens: Learned tokens in the text tower; 0 leaves text untouched.
         code_dropout: Probability that a training query's code is replaced by the mean code.
+        codes: ``own``, or a control: ``mean`` puts the training mean in place of every code, in
+            training and after; ``shuffled`` trains on codes dealt among a batch's queries.
     """
 
     n_tokens: int = 4
@@ -81,6 +83,7 @@ class PromptConfig:
     scope: Literal["deep", "input"] = "deep"
     text_tokens: int = 0
     code_dropout: float = 0.0
+    codes: Literal["own", "mean", "shuffled"] = "own"
 
     def __post_init__(self) -> None:
         for name in ("shallow", "deep"):
@@ -94,6 +97,10 @@ class PromptConfig:
         _require(
             self.scope in ("deep", "input"),
             f"prompts.scope is '{self.scope}': use 'deep' or 'input'",
+        )
+        _require(
+            self.codes in ("own", "mean", "shuffled"),
+            f"prompts.codes is '{self.codes}': use 'own', 'mean' or 'shuffled'",
         )
         _require(
             0 <= self.code_dropout < 1,
@@ -112,6 +119,38 @@ class PromptConfig:
 
 
 @dataclass(frozen=True)
+class TowerConfig:
+    """A trained copy of the image tower's blocks, for queries only; the gallery's stay frozen.
+
+    Attributes:
+        kind: ``lora`` (low-rank adapters on every linear layer) or ``full`` (all weights).
+        rank: Of the adapters, r.
+        gate: What scales the adapters' channels per query: ``gram``, ``style`` or ``none``.
+        hidden: Width of the small network from code to gates.
+    """
+
+    kind: Literal["lora", "full"] = "lora"
+    rank: int = 4
+    gate: Literal["gram", "style", "none"] = "none"
+    hidden: int = 64
+
+    def __post_init__(self) -> None:
+        _require(
+            self.kind in ("lora", "full"), f"tower.kind is '{self.kind}': use 'lora' or 'full'"
+        )
+        _require(
+            self.gate in ("gram", "style", "none"),
+            f"tower.gate is '{self.gate}': use 'gram', 'style' or 'none'",
+        )
+        _require(self.rank >= 1, f"tower.rank is {self.rank}: use 1 or more")
+        _require(self.hidden >= 1, f"tower.hidden is {self.hidden}: use 1 or more")
+        _require(
+            self.kind == "lora" or self.gate == "none",
+            "tower.gate needs adapters to scale: set tower.kind to 'lora', or the gate to 'none'",
+        )
+
+
+@dataclass(frozen=True)
 class FreestyleConfig:
     """Everything that rebuilds a model around its encoder; saved as ``config.json``.
 
@@ -121,7 +160,9 @@ class FreestyleConfig:
         method: Name under which results are reported.
         style: Style reader and space; None where nothing reads the style.
         prompts: Prompt tokens; None for a promptless model.
-        query_map: ``none``, or ``linear`` for a trained map behind the query embedding.
+        tower: A trained copy of the image tower; None uses the encoder's own.
+        query_map: ``none``, or a trained map behind the query embedding: ``linear``, or ``styled``,
+            a linear one whose shift is a function of the Gram code.
         centred: Subtract the mean embedding of the query's style (training-free).
         seed: The training seed, reported with results; None where nothing was trained.
         styles: Styles it was trained on; evaluation marks all others as unseen.
@@ -132,7 +173,8 @@ class FreestyleConfig:
     method: str = "zero-shot"
     style: StyleConfig | None = None
     prompts: PromptConfig | None = None
-    query_map: Literal["none", "linear"] = "none"
+    tower: TowerConfig | None = None
+    query_map: Literal["none", "linear", "styled"] = "none"
     centred: bool = False
     seed: int | None = None
     styles: tuple[str, ...] = ()
@@ -152,7 +194,9 @@ class FreestyleConfig:
     @property
     def needs_style(self) -> bool:
         """Whether a style code is needed to encode a query."""
-        return self.centred or (self.prompts is not None and self.prompts.reads_style)
+        reads = self.prompts is not None and self.prompts.reads_style
+        gated = self.tower is not None and self.tower.gate != "none"
+        return self.centred or reads or gated or self.query_map == "styled"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -251,4 +295,11 @@ def _require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
-__all__ = ["FreestyleConfig", "LossConfig", "PromptConfig", "StyleConfig", "from_values"]
+__all__ = [
+    "FreestyleConfig",
+    "LossConfig",
+    "PromptConfig",
+    "StyleConfig",
+    "TowerConfig",
+    "from_values",
+]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from freestyle.config import FreestyleConfig
 from freestyle.prompts import PromptTokens, run_with_prompts
+from freestyle.query_map import QueryMap
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from freestyle.encoders.base import DualEncoder
     from freestyle.style.reader import StyleReader
     from freestyle.style.space import StyleSpace
+    from freestyle.tuning import TunedTower
 
 Images = Sequence["Image.Image | str | Path"]
 StyleInput = Literal["own", "mean", "zero"]
@@ -76,11 +78,16 @@ class FreestyleRet(nn.Module):
             if config.prompts.text_tokens:
                 shape = (config.prompts.text_tokens, encoder.text_width)
                 self.text_prompts = nn.Parameter(torch.randn(shape) * 0.02)
-        self.query_map: nn.Linear | None = None
-        if config.query_map == "linear":
-            self.query_map = nn.Linear(encoder.embed_dim, encoder.embed_dim)
-            nn.init.eye_(self.query_map.weight)
-            nn.init.zeros_(self.query_map.bias)
+        self.tower: TunedTower | None = None
+        if config.tower is not None:
+            from freestyle.tuning import TunedTower
+
+            code_dim = self.space.dim if self.space is not None else 0
+            self.tower = TunedTower(encoder, config.tower, code_dim)
+        self.query_map: QueryMap | None = None
+        if config.query_map != "none":
+            styled = config.query_map == "styled"
+            self.query_map = QueryMap(encoder.embed_dim, self.space.dim if styled else 0)
         if config.centred:
             bases = config.style.n_bases
             self.register_buffer("style_means", torch.zeros(bases, encoder.embed_dim))
@@ -129,7 +136,7 @@ class FreestyleRet(nn.Module):
     @property
     def uses_tokens(self) -> bool:
         """Whether :meth:`prepare` stops at patch tokens (else at the frozen embedding)."""
-        return self.prompts is not None
+        return self.prompts is not None or self.tower is not None
 
     @torch.no_grad()
     def prepare(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -148,14 +155,35 @@ class FreestyleRet(nn.Module):
             return tokens, codes
         return self.encoder.pool(self.encoder.run_blocks(tokens)), codes
 
-    def prompt_tokens(self, codes: Tensor | None, batch: int) -> list[Tensor | None]:
+    def style_inputs(
+        self, codes: Tensor | None, batch: int, style: StyleInput = "own"
+    ) -> dict[str, Tensor | None]:
+        """What tokens and gates are made from, by source.
+
+        Args:
+            codes: ``(B, code_dim)``, or None where nothing reads them.
+            batch: B.
+            style: As for :meth:`query_from`.
+
+        Returns:
+            ``gram`` and ``style``, each ``(B, d)`` or None.
+        """
+        if self.space is not None and style == "zero":
+            zeros = self.space.mean.new_zeros(batch, self.space.dim)
+            return {"gram": zeros, "style": zeros}
+        if self.space is None or codes is None:
+            return {"gram": None, "style": None}
+        if style == "mean" or (self.config.prompts and self.config.prompts.codes == "mean"):
+            codes = self.space.mean.to(codes).expand_as(codes)
+        with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
+            codes = codes.float()
+            return {"gram": self.space.embed(codes), "style": self.space.project(codes)}
+
+    def prompt_tokens(
+        self, codes: Tensor | None, batch: int, style: StyleInput = "own"
+    ) -> list[Tensor | None]:
         """Tokens per layer for style codes ``(B, code_dim)``: each ``(B, n, D)`` or None."""
-        gram = style = None
-        if self.space is not None and codes is not None:
-            with torch.no_grad(), torch.autocast(codes.device.type, enabled=False):
-                gram = self.space.embed(codes.float())  # (B, d)
-                style = self.space.project(codes.float())  # (B, d)
-        return self.prompts(gram, style, batch)
+        return self.prompts(**self.style_inputs(codes, batch, style), batch=batch)
 
     def query_from(
         self,
@@ -178,28 +206,24 @@ class FreestyleRet(nn.Module):
             Unit-norm float32 embeddings ``(B, E)``.
         """
         features = self.before_map(features, codes, style=style)
-        return self.finish(features, use_map=use_map)
+        return self.finish(features, codes, style=style, use_map=use_map)
 
     def before_map(
         self, features: Tensor, codes: Tensor | None = None, *, style: StyleInput = "own"
     ) -> Tensor:
         """:meth:`query_from` up to the query map: ``(B, E)``, not normalised."""
-        if codes is not None and style == "mean":
-            codes = self.space.mean.to(codes).expand_as(codes)
-        if self.prompts is not None:
-            batch = features.shape[0]
-            if style == "zero" and self.space is not None:
-                zeros = features.new_zeros(batch, self.space.dim)
-                prompts = self.prompts(zeros, zeros, batch)
-            else:
-                prompts = self.prompt_tokens(codes, batch)
-            tokens = run_with_prompts(
-                self.encoder.blocks,
-                features,
-                prompts,
-                self.encoder.n_prefix,
-                self.config.prompts.scope,
-            )
+        if self.uses_tokens:
+            inputs = self.style_inputs(codes, len(features), style)
+            blocks, scope = self.encoder.blocks, "deep"
+            prompts: list[Tensor | None] = [None] * self.encoder.depth
+            if self.tower is not None:
+                blocks = self.tower.blocks(inputs.get(self.config.tower.gate))
+            if self.prompts is not None:
+                prompts, scope = (
+                    self.prompts(**inputs, batch=len(features)),
+                    self.prompts.config.scope,
+                )
+            tokens = run_with_prompts(blocks, features, prompts, self.encoder.n_prefix, scope)
             features = self.encoder.pool(tokens)  # (B, E)
         if self.config.centred:
             features = F.normalize(features.float(), dim=-1)
@@ -207,16 +231,30 @@ class FreestyleRet(nn.Module):
             features = features - weights @ self.style_means  # (B, E)
         return features
 
-    def finish(self, features: Tensor, *, use_map: bool = True) -> Tensor:
+    def finish(
+        self,
+        features: Tensor,
+        codes: Tensor | None = None,
+        *,
+        style: StyleInput = "own",
+        use_map: bool = True,
+    ) -> Tensor:
         """The query map, where there is one, and unit norm: ``(B, E)`` to float32 ``(B, E)``."""
         if self.query_map is not None and use_map:
-            features = self.query_map(F.normalize(features, dim=-1))
+            gram = None
+            if self.config.query_map == "styled":
+                gram = self.style_inputs(codes, len(features), style)["gram"]
+            features = self.query_map(F.normalize(features, dim=-1), gram)
         return F.normalize(features.float(), dim=-1)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Names and tensors of what training moves: prompts, text prompts, query map."""
+        """Names and tensors of what training moves: prompts, adapters, query map."""
         frozen = ("encoder.", "reader.", "space.")
-        return {k: p for k, p in self.named_parameters() if not k.startswith(frozen)}
+        return {
+            k: p
+            for k, p in self.named_parameters()
+            if not k.startswith(frozen) and (p.requires_grad or not k.startswith("tower."))
+        }
 
     # -- whole pictures and texts ----------------------------------------------------------
 

@@ -25,10 +25,12 @@ WEIGHTS_FILE = "model.safetensors"
 
 def own_state(model: FreestyleRet) -> dict[str, Tensor]:
     """Tensors that belong to the model and not to a frozen network, by name."""
+    trained = model.trained_parameters()
     return {
         name: tensor.detach().cpu().contiguous()
         for name, tensor in model.state_dict().items()
         if not name.startswith(("encoder.", "reader."))
+        and not (name.startswith("tower.") and name not in trained)  # the encoder's own, copied
     }
 
 

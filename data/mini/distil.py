@@ -1,10 +1,12 @@
-"""Train the image tower to give, for any view of a picture, what the teachers see in it.
+"""Train the image tower to give, for any view of a picture, what the teachers see in it, and where.
 
-The target is the joined teacher feature, mostly centred, rotated to 512 dimensions by PCA, a
+The first target is the joined teacher feature, mostly centred, rotated to 512 dimensions by PCA, a
 little whitened so that its finer axes count too, and mixed with that of the plain picture, so that
 the student is steadier than its teachers under blur, low resolution and lost colour. Loss:
 1 - cosine, plus the KL divergence between the two batches' similarity matrices (relational
-distillation, arXiv 1904.05068 / 1907.09682).
+distillation, arXiv 1904.05068 / 1907.09682). The second target, with the same loss, is the layout:
+the trunk's stride-16 map of the same view averaged on a 3 x 3 grid, standardised, and reduced by
+PCA.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ import emoji
 import numpy as np
 import torch
 import torch.nn.functional as F
-from teachers import SIZE, folded_trunk, load_lite
+from teachers import folded_trunk, load_lite
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from freestyle.encoders.mini.layers import Tower, Trunk
-from freestyle.encoders.mini.model import DEPTH, EMBED_DIM, HEADS, HIDDEN, STRIDE, WIDTH
+from freestyle.encoders.mini.layers import LAYOUT_GRID, Tower, Trunk
+from freestyle.encoders.mini.model import LAYOUT_DIM, SEMANTIC_DIM
+from freestyle.encoders.mini.model import new_tower as empty_tower
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Settings:
     temperature: float = 0.05
     ema: float = 0.995
     token_scale: float = 0.25
+    layout_whitening: float = 0.5
     seed: int = 0
 
 
@@ -97,6 +101,39 @@ class Space:
         return F.normalize((features.float() - self.centring * self.mean) @ self.basis, dim=1)
 
 
+@dataclass
+class LayoutSpace:
+    """The stride-16 map on a 3 x 3 grid, rotated into the student's layout space."""
+
+    mean: Tensor  # (9 * 112,), cell by cell
+    deviation: Tensor  # (9 * 112,)
+    centre: Tensor  # (9 * 112,), of the standardised unit-norm rows
+    basis: Tensor  # (9 * 112, L)
+
+    @classmethod
+    def fit(cls, middle: np.ndarray, dim: int, whitening: float) -> LayoutSpace:
+        """PCA over maps ``(N, 112, 10, 10)``."""
+        rows = torch.cat(
+            [cells(torch.from_numpy(part).float()) for part in np.array_split(middle, 20)]
+        )
+        mean, deviation = rows.mean(0), rows.std(0) + 1e-3
+        unit = F.normalize((rows - mean) / deviation, dim=1)
+        centre = unit.mean(0)
+        _, sizes, vectors = torch.linalg.svd(unit - centre, full_matrices=False)
+        weights = (sizes[:dim] / sizes[0]) ** -whitening
+        return cls(mean, deviation, centre, vectors[:dim].T * weights)
+
+    def __call__(self, middle: Tensor) -> Tensor:
+        """``(B, 112, 10, 10) -> (B, L)``, unit norm."""
+        unit = F.normalize((cells(middle.float()) - self.mean) / self.deviation, dim=1)
+        return F.normalize((unit - self.centre) @ self.basis, dim=1)
+
+
+def cells(middle: Tensor) -> Tensor:
+    """Maps ``(B, C, H, W)`` averaged on the layout's grid: ``(B, 9 C)``, cell by cell."""
+    return F.adaptive_avg_pool2d(middle, LAYOUT_GRID).flatten(2).transpose(1, 2).flatten(1)
+
+
 def new_tower(views: Views, trunk: Trunk, token_scale: float) -> Tower:
     """A fresh tower: token projections see standardised channels, the summary tokens a PCA.
 
@@ -104,14 +141,17 @@ def new_tower(views: Views, trunk: Trunk, token_scale: float) -> Tower:
     Small tokens leave the outcome to the blocks: where these only touch up what passes by them on
     the residual path, prompts, which act through the blocks, cannot steer either.
     """
-    tower = Tower(SIZE // STRIDE, WIDTH, DEPTH, HEADS, HIDDEN, EMBED_DIM)
+    tower = empty_tower()
     for module in tower.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
     nn.init.trunc_normal_(tower.positions, std=0.02)
     for layer, maps in ((tower.middle, views.middle[0]), (tower.last, views.last[0])):
-        sample = torch.from_numpy(np.array(maps[::5])).float().transpose(0, 1).flatten(1)
+        sample = torch.from_numpy(np.array(maps[::5])).float()
+        if layer is tower.middle:
+            sample = F.pixel_unshuffle(sample, 2)
+        sample = sample.transpose(0, 1).flatten(1)
         mean, std = sample.mean(1), sample.std(1)  # (C,)
         nn.init.normal_(layer.weight, std=token_scale * layer.in_features**-0.5)
         layer.weight.data /= std
@@ -130,9 +170,11 @@ def new_tower(views: Views, trunk: Trunk, token_scale: float) -> Tower:
 
 
 @torch.no_grad()
-def start_head(tower: Tower, trunk: Trunk, views: Views, space: Space) -> None:
-    """Set the head by ridge regression from the untrained blocks' output to the target."""
-    inputs, targets = [], []
+def start_heads(
+    tower: Tower, trunk: Trunk, views: Views, space: Space, layout: LayoutSpace
+) -> None:
+    """Set both heads by ridge regression from the untrained blocks' output to their targets."""
+    pooled, patches, what, where = [], [], [], []
     for rows in torch.arange(0, len(views.last[0]), 2).split(256):
         middle, last = (
             torch.from_numpy(np.array(kind[0][rows.numpy()])).float()
@@ -141,16 +183,30 @@ def start_head(tower: Tower, trunk: Trunk, views: Views, space: Space) -> None:
         x = tower.tokens(middle, last, trunk.summary(last))
         for block in tower.blocks:
             x = block(x)
-        inputs.append(tower.pooled(x))
-        targets.append(space(torch.from_numpy(np.array(views.teacher[0][rows.numpy()]))))
-    x, y = torch.cat(inputs), torch.cat(targets)
+        x = tower.norm(x)
+        pooled.append(tower.pooled(x))
+        patches.append(tower.cells(x))  # (B, 9, D)
+        what.append(space(torch.from_numpy(np.array(views.teacher[0][rows.numpy()]))))
+        where.append(((cells(middle) - layout.mean) / layout.deviation).unflatten(1, (9, -1)))
+    weight, bias = ridge(torch.cat(pooled), torch.cat(what))
+    scale = len(bias) ** 0.5  # weights of the size that the optimiser's steps are made for
+    tower.head.weight.copy_(weight * scale)
+    tower.head.bias.copy_(bias * scale)
+    weight, bias = ridge(torch.cat(patches).flatten(0, 1), torch.cat(where).flatten(0, 1))
+    tower.cell.weight.copy_(weight)
+    tower.cell.bias.copy_(bias)
+    tower.layout.weight.copy_(layout.basis.T)
+    norms = torch.cat(where).flatten(1).norm(dim=1).mean()
+    tower.layout.bias.copy_(-(layout.centre * norms) @ layout.basis)
+
+
+def ridge(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight ``(E, D)`` and bias ``(E,)`` of a ridge regression ``(N, D) -> (N, E)``."""
     mean, target = x.mean(0), y.mean(0)
     x = x - mean
-    ridge = 0.1 * x.square().sum(0).mean() * torch.eye(x.shape[1])
-    weight = torch.linalg.solve(x.T @ x + ridge, x.T @ (y - target)).T  # (E, 5 D)
-    scale = len(target) ** 0.5  # weights of the size that the optimiser's steps are made for
-    tower.head.weight.copy_(weight * scale)
-    tower.head.bias.copy_((target - weight @ mean) * scale)
+    penalty = 0.1 * x.square().sum(0).mean() * torch.eye(x.shape[1])
+    weight = torch.linalg.solve(x.T @ x + penalty, x.T @ (y - target)).T
+    return weight, target - weight @ mean
 
 
 def relational(student: Tensor, target: Tensor, temperature: float) -> Tensor:
@@ -183,14 +239,15 @@ def distil(cache: Path, settings: Settings, device: str = "cpu") -> tuple[Tower,
     n, n_views = len(views.teacher[0]), len(views.teacher)
     space = Space.fit(
         torch.from_numpy(np.array(views.teacher[0])).float(),
-        EMBED_DIM,
+        SEMANTIC_DIM,
         settings.centring,
         settings.whitening,
     )
+    layout = LayoutSpace.fit(np.array(views.middle[0]), LAYOUT_DIM, settings.layout_whitening)
     torch.manual_seed(settings.seed)
     trunk = folded_trunk(load_lite(0))
     tower = new_tower(views, trunk, settings.token_scale)
-    start_head(tower, trunk, views, space)
+    start_heads(tower, trunk, views, space, layout)
     tower, trunk = tower.to(device), trunk.to(device)
     average = copy.deepcopy(tower).requires_grad_(False)
     decay = [p for p in tower.parameters() if p.ndim == 2]
@@ -224,14 +281,17 @@ def distil(cache: Path, settings: Settings, device: str = "cpu") -> tuple[Tower,
                 group["lr"] = settings.lr * max(rate, 0.01)
             middle = views.take("middle", view, index).to(device)
             last = views.take("last", view, index).to(device)
+            target = torch.cat([target, layout(middle.cpu()).to(device)], dim=1)
             with torch.no_grad():
                 summary = trunk.summary(last)
             tower.train()
             with torch.autocast(torch.device(device).type, torch.bfloat16):
                 output = tower(middle, last, summary)
-            output = F.normalize(output.float(), dim=1)
-            loss = (1 - (output * target).sum(1)).mean() * 4
-            loss = loss + settings.relation * relational(output, target, settings.temperature)
+            loss = output.new_zeros(())
+            for part in (slice(0, SEMANTIC_DIM), slice(SEMANTIC_DIM, None)):
+                ours, theirs = output[:, part], target[:, part]  # unit norm each
+                loss = loss + 4 * (1 - (ours * theirs).sum(1)).mean()
+                loss = loss + settings.relation * relational(ours, theirs, settings.temperature)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(tower.parameters(), 1.0)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from freestyle.encoders.mini.layers import Tower, Trunk
-from freestyle.encoders.mini.model import EMBED_DIM
+from freestyle.encoders.mini.model import SEMANTIC_DIM
 from freestyle.encoders.mini.text import MiniLM, TextHead
 
 
@@ -101,7 +101,7 @@ def picture_embeddings(tower: Tower, trunk: Trunk, cache: Path) -> Tensor:
         for start in tqdm(range(0, len(views.last[0]), 128), desc="embed", mininterval=5):
             middle = torch.tensor(views.middle[0][start : start + 128]).float()
             last = torch.tensor(views.last[0][start : start + 128]).float()
-            parts.append(F.normalize(tower(middle, last, trunk.summary(last)), dim=1))
+            parts.append(tower(middle, last, trunk.summary(last))[:, :SEMANTIC_DIM])
     return torch.cat(parts)
 
 
@@ -132,7 +132,7 @@ def align(data: tuple[Tensor, Tensor, Tensor], settings: TextSettings) -> TextHe
     """Train the head on :func:`pairs`; returns its exponential average."""
     sentences, images, weights = data
     torch.manual_seed(settings.seed)
-    head = TextHead(EMBED_DIM)
+    head = TextHead(SEMANTIC_DIM)
     nn.init.zeros_(head.down.weight)
     average = copy.deepcopy(head).requires_grad_(False)
     optimiser = torch.optim.AdamW(

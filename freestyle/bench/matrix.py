@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from freestyle.config import from_values
 from freestyle.errors import UserError
@@ -254,10 +254,13 @@ def with_defaults(kind: type, given: dict[str, Any]) -> dict[str, Any]:
     for name in given:
         if name not in known:
             raise UserError(f"unknown setting '{name}': {kind.__name__} has {', '.join(known)}")
+    hints = get_type_hints(kind.__init__)
     for name, parameter in known.items():
         value = given.get(name, parameter.default)
-        if is_dataclass(parameter.default):
-            value = asdict(from_values(type(parameter.default), given.get(name) or {}))
+        inner = [k for k in (hints[name], *get_args(hints[name])) if is_dataclass(k)]
+        if inner and (value is not None or is_dataclass(parameter.default)):
+            value = value if is_dataclass(value) else from_values(inner[0], value or {})
+            value = asdict(value)
         full[name] = value
     return full
 

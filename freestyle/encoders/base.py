@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch.nn.functional as F
@@ -64,6 +65,8 @@ class DualEncoder(nn.Module):
         n_prefix: Tokens before the patches: 1 with a CLS token, 0 without, more where a tower has
             several; prompts go after them.
         text_width: Width of the text tower's token embeddings, for learned text prompts.
+        needs_all_patches: Whether :meth:`pool` reads patches by their places, so that none may be
+            left out.
         attention: ``"sdpa"`` (fused kernels) or ``"eager"`` (plain matrix products, whose backward
             pass is the faster one on a CPU); settable where the encoder offers both.
     """
@@ -76,6 +79,7 @@ class DualEncoder(nn.Module):
     embed_dim: int
     n_prefix: int
     text_width: int
+    needs_all_patches: bool = False
     attention: Literal["sdpa", "eager"] = "sdpa"
 
     @property
@@ -86,7 +90,16 @@ class DualEncoder(nn.Module):
     @property
     def blocks(self) -> Sequence[Callable[[Tensor], Tensor]]:
         """The transformer blocks in order, each ``(B, T, D) -> (B, T, D)`` for any T."""
+        return [partial(self.run_layer, layer) for layer in self.layers]
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """The blocks' modules in order, for those who train a copy of them."""
         raise NotImplementedError
+
+    def run_layer(self, layer: nn.Module, tokens: Tensor) -> Tensor:
+        """One of :attr:`layers`, or a copy of one: ``(B, T, D) -> (B, T, D)``."""
+        return layer(tokens)
 
     def patch_tokens(self, pixels: Tensor) -> Tensor:
         """Everything before the first block.

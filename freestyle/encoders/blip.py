@@ -26,7 +26,8 @@ class BlipEncoder(HuggingFaceEncoder):
     def _switch_attention(self, value: Attention) -> None:
         """Nothing to tell transformers, whose BLIP knows plain attention only."""
 
-    def _run_layer(self, layer: nn.Module, tokens: Tensor) -> Tensor:
+    def run_layer(self, layer: nn.Module, tokens: Tensor) -> Tensor:
+        """One layer, its attention fused where asked for: ``(B, T, D) -> (B, T, D)``."""
         if self.attention == "eager":
             return layer(tokens)
         attention = layer.self_attn

@@ -6,8 +6,7 @@ classes here call those modules one by one and keep every Hugging Face output ty
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -70,12 +69,12 @@ class HuggingFaceEncoder(DualEncoder):
         self.model.set_attn_implementation(value)
 
     @property
-    def blocks(self) -> Sequence[Callable[[Tensor], Tensor]]:
-        """The vision layers in order, each ``(B, T, D) -> (B, T, D)``; none knows positions."""
-        layers = self.model.vision_model.encoder.layers
-        return [partial(self._run_layer, layer) for layer in layers]
+    def layers(self) -> Sequence[nn.Module]:
+        """The vision tower's layers."""
+        return list(self.model.vision_model.encoder.layers)
 
-    def _run_layer(self, layer: nn.Module, tokens: Tensor) -> Tensor:
+    def run_layer(self, layer: nn.Module, tokens: Tensor) -> Tensor:
+        """One layer without mask: ``(B, T, D) -> (B, T, D)``; none knows positions."""
         return layer(tokens, attention_mask=None)
 
     def patch_tokens(self, pixels: Tensor) -> Tensor:

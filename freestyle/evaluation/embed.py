@@ -164,8 +164,10 @@ class Embedder:
                             frozen = self.encoder.pool(self.encoder.run_blocks(tokens))
                         features = frozen
                     style = "own" if how == "shuffled" else how
-                    passed[id(model), how] = model.before_map(features, code, style=style)
-                values[name] = model.finish(passed[id(model), how], use_map=variant.use_map)
+                    before = model.before_map(features, code, style=style)
+                    passed[id(model), how] = before, code, style
+                before, code, style = passed[id(model), how]
+                values[name] = model.finish(before, code, style=style, use_map=variant.use_map)
             return values
 
         return self._pass(compute, queries.sources, f"Embedding {queries.style}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from freestyle import baselines
-from freestyle.config import LossConfig, PromptConfig, StyleConfig
+from freestyle.config import LossConfig, PromptConfig, StyleConfig, TowerConfig
 from freestyle.errors import UserError
 from freestyle.evaluation.ranks import first_relevant_ranks
 from freestyle.frozen import augment
@@ -32,7 +32,8 @@ class RetrievalModule(L.LightningModule):
         revision: Hub revision of the encoder.
         style: Style reader and space.
         prompts: Prompt tokens.
-        query_map: ``linear`` adds a trained map behind the query embedding.
+        tower: A trained copy of the query's image tower; None leaves it frozen.
+        query_map: ``linear`` or ``styled`` adds a trained map behind the query embedding.
         loss: Which loss, and its settings.
         learning_rate: Peak rate of AdamW.
         map_learning_rate: Peak rate of the query map; None takes ``learning_rate``.
@@ -56,7 +57,8 @@ class RetrievalModule(L.LightningModule):
         revision: str | None = None,
         style: StyleConfig = StyleConfig(),  # noqa: B008 - frozen
         prompts: PromptConfig = PromptConfig(),  # noqa: B008 - frozen
-        query_map: Literal["none", "linear"] = "none",
+        tower: TowerConfig | None = None,
+        query_map: Literal["none", "linear", "styled"] = "none",
         loss: LossConfig = LossConfig(),  # noqa: B008 - frozen
         learning_rate: float = 1e-3,
         map_learning_rate: float | None = None,
@@ -77,9 +79,20 @@ class RetrievalModule(L.LightningModule):
         if not 0 < patch_keep <= 1:
             raise UserError(f"model.patch_keep is {patch_keep}: use a value in (0, 1]")
         config = baselines.settings(
-            method, encoder, revision=revision, style=style, prompts=prompts, query_map=query_map
+            method,
+            encoder,
+            revision=revision,
+            style=style,
+            prompts=prompts,
+            tower=tower,
+            query_map=query_map,
         )
         self.model = FreestyleRet(config)
+        if patch_keep < 1 and self.model.encoder.needs_all_patches:
+            raise UserError(
+                f"model.patch_keep is {patch_keep}, but {encoder} reads its patches by their "
+                "places: set it to 1"
+            )
         self.loss = loss
         self.learning_rate, self.weight_decay, self.warmup = learning_rate, weight_decay, warmup
         self.map_learning_rate = map_learning_rate or learning_rate
@@ -127,6 +140,10 @@ class RetrievalModule(L.LightningModule):
         """PyTorch's fused attention has a slow backward pass on CPUs: half of a step."""
         if self.device.type == "cpu" and hasattr(self.model.encoder, "attention"):
             self.model.encoder.attention = "eager"
+            for module in self.model.tower.modules() if self.model.tower is not None else ():
+                config = getattr(module, "config", None)
+                if hasattr(config, "_attn_implementation"):  # the copies' own configurations
+                    config._attn_implementation = "eager"
 
     @property
     def data(self) -> RetrievalData:
@@ -256,7 +273,11 @@ class RetrievalModule(L.LightningModule):
 
     def _drop_codes(self, codes: Tensor | None, generator: torch.Generator) -> Tensor | None:
         """Replace some queries' codes by the mean code, so that prompts also work without."""
-        rate = self.model.config.prompts.code_dropout if self.model.config.prompts else 0.0
+        prompts = self.model.config.prompts
+        if codes is not None and prompts is not None and prompts.codes == "shuffled":
+            order = torch.randperm(len(codes), generator=generator)
+            codes = codes[order.to(codes.device)]
+        rate = prompts.code_dropout if prompts is not None else 0.0
         if codes is None or rate == 0:
             return codes
         drop = torch.rand(len(codes), generator=generator) < rate

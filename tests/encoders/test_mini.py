@@ -45,7 +45,7 @@ def recall(queries: torch.Tensor, gallery: torch.Tensor, k: int) -> float:
 
 def test_shapes_and_the_block_by_block_path(mini, pixels):
     tokens = mini.patch_tokens(pixels)
-    n = (mini.image_size // 16) ** 2
+    n = (mini.image_size // 32) ** 2
     assert tokens.shape == (6, mini.n_prefix + n, mini.width)
     for block in mini.blocks:
         tokens = block(tokens)
@@ -71,6 +71,21 @@ def test_blocks_take_extra_tokens(mini, pixels):
     assert longer.shape[1] == tokens.shape[1] + 4
     kept = torch.cat([longer[:, :first], longer[:, first + 4 :]], dim=1)
     assert not torch.allclose(mini.pool(kept), mini.embed_image(pixels[:2]), atol=1e-3)
+
+
+def test_what_and_where_weigh_the_same_and_text_has_no_where(mini, pixels):
+    both = mini.encode_image(pixels)
+    what, where = both.split([512, 256], dim=1)
+    torch.testing.assert_close(what.norm(dim=1), torch.full((6,), 0.5**0.5))
+    torch.testing.assert_close(where.norm(dim=1), torch.full((6,), 0.5**0.5))
+    assert not mini.encode_text(["a dog"])[:, 512:].any()
+    mirrored = mini.encode_image(pixels.flip(3)).split([512, 256], dim=1)
+    assert (mirrored[0] * what).sum(1).mean() > (mirrored[1] * where).sum(1).mean()
+
+
+def test_a_layout_needs_all_patches(mini, pixels):
+    with pytest.raises(ValueError, match="all 25 patches"):
+        mini.pool(mini.patch_tokens(pixels)[:, :-1])
 
 
 def test_distinct_pictures_and_batches(mini, pixels):

@@ -22,6 +22,7 @@ STAGES = (
 )
 MIDDLE_STAGE, MIDDLE_WIDTH, LAST_WIDTH, SUMMARY_WIDTH = 4, 112, 320, 1280
 SUMMARY_TOKENS = 4  # one of the tower's width could not hold the trunk's summary
+LAYOUT_GRID = 3  # cells per side whose content the layout tells apart
 
 
 class ConvSame(nn.Module):
@@ -139,50 +140,86 @@ class Block(nn.Module):
 
 
 class Tower(nn.Module):
-    """Maps of the trunk to tokens, blocks, and the head into the shared space."""
+    """Maps of the trunk to tokens, blocks, and two heads: what is seen, and where.
 
-    def __init__(self, grid: int, width: int, depth: int, heads: int, hidden: int, embed_dim: int):
+    Args:
+        grid: Patch tokens per side; each stands for 2 x 2 positions of the middle map.
+        width: Token width D.
+        depth: Number of blocks.
+        heads: Attention heads.
+        hidden: Width of the blocks' MLPs.
+        semantic_dim: Dimensions that pictures share with text.
+        layout_dim: Dimensions for the spatial layout, which text leaves empty.
+    """
+
+    def __init__(
+        self,
+        grid: int,
+        width: int,
+        depth: int,
+        heads: int,
+        hidden: int,
+        semantic_dim: int,
+        layout_dim: int,
+    ):
         super().__init__()
         self.grid, self.width = grid, width
-        self.middle = nn.Linear(MIDDLE_WIDTH, width)
+        self.middle = nn.Linear(4 * MIDDLE_WIDTH, width)
         self.last = nn.Linear(LAST_WIDTH, width)
         self.summary = nn.Linear(SUMMARY_WIDTH, SUMMARY_TOKENS * width)
         self.positions = nn.Parameter(torch.zeros(1, SUMMARY_TOKENS + grid * grid, width))
         self.blocks = nn.ModuleList(Block(width, heads, hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear((SUMMARY_TOKENS + 1) * width, embed_dim)
+        self.head = nn.Linear((SUMMARY_TOKENS + 1) * width, semantic_dim)
+        self.cell = nn.Linear(width, MIDDLE_WIDTH)
+        self.layout = nn.Linear(LAYOUT_GRID * LAYOUT_GRID * MIDDLE_WIDTH, layout_dim)
 
     def tokens(self, middle: Tensor, last: Tensor, summary: Tensor) -> Tensor:
         """The trunk's output to ``(B, 4 + g*g, D)``, summary tokens first.
 
         Args:
-            middle: ``(B, 112, g, g)``.
-            last: ``(B, 320, g/2, g/2)``.
+            middle: ``(B, 112, 2 g, 2 g)``.
+            last: ``(B, 320, g, g)``.
             summary: ``(B, 1280)``.
         """
-        coarse = self.last(last.permute(0, 2, 3, 1))  # (B, g/2, g/2, D)
-        coarse = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2)  # (B, g, g, D)
-        x = (self.middle(middle.permute(0, 2, 3, 1)) + coarse).flatten(1, 2)  # (B, g*g, D)
+        fine = F.pixel_unshuffle(middle, 2).permute(0, 2, 3, 1)  # (B, g, g, 448)
+        x = self.middle(fine) + self.last(last.permute(0, 2, 3, 1))  # (B, g, g, D)
         first = self.summary(summary).view(-1, SUMMARY_TOKENS, self.width)  # (B, 4, D)
-        return torch.cat([first, x], dim=1) + self.positions
+        return torch.cat([first, x.flatten(1, 2)], dim=1) + self.positions
 
-    def pooled(self, tokens: Tensor) -> Tensor:
+    def pooled(self, normed: Tensor) -> Tensor:
         """Summary tokens and the average patch, side by side: ``(B, 4 + N, D) -> (B, 5 D)``."""
-        x = self.norm(tokens)
-        patch = x[:, SUMMARY_TOKENS:].mean(dim=1)
-        return torch.cat([x[:, :SUMMARY_TOKENS].flatten(1), patch], dim=1)
+        patch = normed[:, SUMMARY_TOKENS:].mean(dim=1)
+        return torch.cat([normed[:, :SUMMARY_TOKENS].flatten(1), patch], dim=1)
+
+    def cells(self, normed: Tensor) -> Tensor:
+        """Patches averaged on a 3 x 3 grid: ``(B, 4 + g*g, D) -> (B, 9, D)``.
+
+        Raises:
+            ValueError: If patches are missing: a layout needs all of them.
+        """
+        patches = normed[:, SUMMARY_TOKENS:]
+        if patches.shape[1] != self.grid * self.grid:
+            raise ValueError(
+                f"the layout needs all {self.grid * self.grid} patches, got {patches.shape[1]}"
+            )
+        maps = patches.transpose(1, 2).unflatten(2, (self.grid, self.grid))  # (B, D, g, g)
+        return F.adaptive_avg_pool2d(maps, LAYOUT_GRID).flatten(2).transpose(1, 2)
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """:meth:`pooled`, projected: ``(B, 4 + N, D) -> (B, E)``."""
-        return self.head(self.pooled(tokens))
+        """Two unit-norm parts, what and where: ``(B, 4 + g*g, D) -> (B, S + L)``, norm sqrt(2)."""
+        normed = self.norm(tokens)
+        what = self.head(self.pooled(normed)).float()
+        where = self.layout(self.cell(self.cells(normed)).flatten(1)).float()
+        return torch.cat([F.normalize(what, dim=1), F.normalize(where, dim=1)], dim=1)
 
     def patches(self, tokens: Tensor) -> Tensor:
-        """Every patch by its part of the head: ``(B, 4 + N, D) -> (B, N, E)``."""
-        weight = self.head.weight[:, SUMMARY_TOKENS * self.width :]  # (E, D)
+        """Every patch by its part of the semantic head: ``(B, 4 + N, D) -> (B, N, S)``."""
+        weight = self.head.weight[:, SUMMARY_TOKENS * self.width :]  # (S, D)
         return F.linear(self.norm(tokens[:, SUMMARY_TOKENS:]), weight)
 
     def forward(self, middle: Tensor, last: Tensor, summary: Tensor) -> Tensor:
-        """The plain path from the trunk's output to embeddings ``(B, E)``, not normalised."""
+        """The plain path from the trunk's output to embeddings ``(B, S + L)``, as :meth:`pool`."""
         x = self.tokens(middle, last, summary)
         for block in self.blocks:
             x = block(x)

@@ -1,7 +1,9 @@
 """The built-in dual encoder: EfficientNet-Lite0 maps as tokens, transformer blocks, MiniLM text.
 
 The image tower turns a frozen ImageNet trunk's maps (stride 16 and 32) into patch tokens and
-condenses with its blocks what three EfficientNet-Lite networks know; the text tower is MiniLM
+condenses with its blocks what three EfficientNet-Lite networks know, and where in the picture it
+is: 512 dimensions are shared with text, 256 more tell the layout, which texts leave empty. The text
+tower is MiniLM
 (arXiv 2002.10957, as all-MiniLM-L6-v2) with a small head aligned to the frozen image side (LiT,
 arXiv 2111.07991). MODEL_CARD.md says what it was trained on; ``data/mini/train.py`` makes it.
 """
@@ -23,12 +25,14 @@ from freestyle.encoders.mini.text import TEXT_WIDTH, MiniLM, TextHead
 from freestyle.errors import UserError
 
 WEIGHTS = Path(__file__).with_name("mini.safetensors")
-IMAGE_SIZE, STRIDE = 160, 16
-WIDTH, DEPTH, HEADS, HIDDEN, EMBED_DIM = 256, 6, 4, 1024, 512
+IMAGE_SIZE, STRIDE = 160, 32
+WIDTH, DEPTH, HEADS, HIDDEN = 256, 6, 4, 1024
+SEMANTIC_DIM, LAYOUT_DIM = 512, 256
+EMBED_DIM = SEMANTIC_DIM + LAYOUT_DIM
 
 
 class FreestyleMini(DualEncoder):
-    """The frozen mini: 160 px, 100 patch tokens of width 256, six blocks, 512 shared dimensions.
+    """The frozen mini: 160 px, 25 patch tokens of width 256, six blocks, 512 + 256 dimensions.
 
     Args:
         weights: The safetensors file; the committed one if left out.
@@ -56,8 +60,9 @@ class FreestyleMini(DualEncoder):
         self.width, self.depth, self.embed_dim = WIDTH, DEPTH, EMBED_DIM
         self.n_prefix, self.text_width = SUMMARY_TOKENS, TEXT_WIDTH
         self.trunk = Trunk()
-        self.tower = Tower(IMAGE_SIZE // STRIDE, WIDTH, DEPTH, HEADS, HIDDEN, EMBED_DIM)
-        self.text_head = TextHead(EMBED_DIM)
+        self.needs_all_patches = True  # the layout is read from their places
+        self.tower = new_tower()
+        self.text_head = TextHead(SEMANTIC_DIM)
         try:
             self.load_state_dict({k: v.float() for k, v in state.items()})
         except RuntimeError as error:
@@ -67,26 +72,29 @@ class FreestyleMini(DualEncoder):
         self.freeze()
 
     @property
-    def blocks(self) -> Sequence[nn.Module]:
-        """The six blocks, each ``(B, T, 256) -> (B, T, 256)``."""
+    def layers(self) -> Sequence[nn.Module]:
+        """The six blocks."""
         return list(self.tower.blocks)
 
     def patch_tokens(self, pixels: Tensor) -> Tensor:
-        """RGB in [0, 1] ``(B, 3, 160, 160)`` to ``(B, 104, 256)``, summary tokens first."""
+        """RGB in [0, 1] ``(B, 3, 160, 160)`` to ``(B, 29, 256)``, summary tokens first."""
         self.check_pixels(pixels)
         pixels = self.normalise_pixels(pixels).contiguous(memory_format=torch.channels_last)
         return self.tower.tokens(*self.trunk(pixels))
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """``(B, 104, 256) -> (B, 512)``, unnormalised."""
+        """``(B, 29, 256) -> (B, 768)``, what and where at unit norm each."""
         return self.tower.pool(tokens)
 
     def atoms(self, tokens: Tensor) -> Tensor:
-        """``(B, 104, 256) -> (B, 100, 512)``: every patch by its part of the head, unit norm."""
-        return F.normalize(self.tower.patches(tokens), dim=-1)
+        """``(B, 29, 256) -> (B, 25, 768)``: every patch by its part of the head, unit norm.
+
+        The layout's dimensions are zero: a patch has no layout of its own.
+        """
+        return F.pad(F.normalize(self.tower.patches(tokens), dim=-1), (0, LAYOUT_DIM))
 
     def embed_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
-        """``B`` strings to ``(B, 512)``, unnormalised; ``prompts`` ``(n, 384)`` follow [CLS].
+        """``B`` strings to ``(B, 768)``, the layout zero; ``prompts`` ``(n, 384)`` follow [CLS].
 
         Raises:
             UserError: If the package with the text tower is not installed.
@@ -97,4 +105,9 @@ class FreestyleMini(DualEncoder):
         tower = self._minilm[0].to(device)
         if not texts:
             return torch.zeros(0, self.embed_dim, device=device)
-        return self.text_head(tower(texts, prompts))
+        return F.pad(self.text_head(tower(texts, prompts)), (0, LAYOUT_DIM))
+
+
+def new_tower() -> Tower:
+    """The tower's architecture, with untrained weights."""
+    return Tower(IMAGE_SIZE // STRIDE, WIDTH, DEPTH, HEADS, HIDDEN, SEMANTIC_DIM, LAYOUT_DIM)
