@@ -27,8 +27,8 @@ $(STAMP): requirements.txt constraints.txt
 demo: $(STAMP)  ## Train prompt tokens on DSR-Emoji and print the Recall@K table (under 6 minutes)
 	$(PY) -m freestyle.cli demo --out runs/demo
 
-results: $(STAMP)  ## Every control over 3 seeds: the README's table
-	$(PY) -m freestyle.cli results --out runs/results
+results: $(STAMP)  ## Every control over 3 seeds: the README's table; finished cells are kept
+	$(PY) -m freestyle.cli bench configs/bench/methods.yaml --out runs/bench
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
+from freestyle.allocator import keep_freed_memory
 from freestyle.errors import UserError
 
 
@@ -52,6 +53,7 @@ def usage() -> str:
 
 def run(command: Callable[[list[str]], None], args: Sequence[str]) -> int:
     """Run a command; bad input becomes one sentence on stderr and exit code 2."""
+    keep_freed_memory()
     try:
         command(list(args))
     except UserError as error:

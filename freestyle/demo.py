@@ -63,11 +63,7 @@ def train(config: str | Path, out: Path, overrides: Sequence[str] = ()) -> None:
 
 
 def evaluate(
-    config: str | Path,
-    models: Sequence[Path],
-    command: str,
-    *,
-    style_controls: bool = False,
+    config: str | Path, models: Sequence[Path], command: str
 ) -> tuple[Evaluation, list[str], list[str]]:
     """Zero-shot, style-centred and the given models on the config's test split.
 
@@ -75,7 +71,6 @@ def evaluate(
         config: Experiment YAML: data set and style settings.
         models: Trained model folders.
         command: Kept in the report.
-        style_controls: Also run the style-reading model on mean and shuffled style codes.
 
     Returns:
         The evaluation, the styles trained on, and the unseen ones.
@@ -111,9 +106,6 @@ def evaluate(
         variants[model.config.method] = Variant(model)
         if model.query_map is not None and model.prompts is not None:
             variants[f"{model.config.method} (map off)"] = Variant(model, use_map=False)
-        if style_controls and model.reader is not None:
-            for how in ("mean", "shuffled"):
-                variants[f"{model.config.method} ({how} style)"] = Variant(model, style=how)
     split = open_split(root, "test", styles, name=name)
     return evaluate_models(variants, split, styles, command=command), trained, unseen
 

@@ -131,7 +131,9 @@ def measure(
 
 def cell_variants(cell: Cell, model: FreestyleRet) -> dict[str, Variant]:
     """The method itself, and beside it what is always reported with it."""
-    variants = {OWN: Variant(model)}
+    prompts = model.config.prompts
+    dealt = prompts is not None and prompts.codes == "shuffled"
+    variants = {OWN: Variant(model, style="shuffled" if dealt else "own")}
     if model.query_map is not None and model.prompts is not None:
         variants["map off"] = Variant(model, use_map=False)
     if cell.evaluate.style_controls and model.reader is not None and not model.config.centred:
