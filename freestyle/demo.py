@@ -78,8 +78,9 @@ def evaluate(
     from freestyle import baselines
     from freestyle.config import StyleConfig
     from freestyle.datasets.readers import available_styles, open_split
+    from freestyle.evaluation.centred import fit_style_centred
     from freestyle.evaluation.command import read_config
-    from freestyle.evaluation.embed import Variant, fit_style_centred
+    from freestyle.evaluation.embed import Variant
     from freestyle.evaluation.models import evaluate_models
     from freestyle.model import FreestyleRet
 

@@ -46,6 +46,11 @@ def remembered(key: tuple[Hashable, ...], compute: Callable[[], T]) -> T:
     return cast("T", _memory[key])
 
 
+def remembers() -> bool:
+    """Whether a :func:`shared_memory` is open."""
+    return _memory is not None
+
+
 def is_remembered(key: tuple[Hashable, ...]) -> bool:
     """Whether :func:`remembered` would not have to compute."""
     return _memory is not None and key in _memory

@@ -133,13 +133,14 @@ def make_model(shared, style_config, style_codes):
         encoder="random:clip-tiny",
         *,
         query_map="none",
+        tower=None,
         style=style_config,
         seed=0,
         **prompts,
     ):
         prompts = PromptConfig(**{"n_tokens": 2, "hidden": 5, **prompts})
         settings = baselines.settings(
-            method, encoder, style=style, prompts=prompts, query_map=query_map
+            method, encoder, style=style, prompts=prompts, tower=tower, query_map=query_map
         )
         torch.manual_seed(seed)
         reader = shared(style) if settings.needs_style else None

@@ -13,7 +13,7 @@ import yaml
 
 from freestyle import FreestyleRet
 from freestyle.cli import evaluate
-from freestyle.config import LossConfig, PromptConfig, StyleConfig
+from freestyle.config import LossConfig, PromptConfig, StyleConfig, TowerConfig
 from freestyle.datasets.lists import in_validation
 from freestyle.training.cli import FreestyleCLI, SaveConfigPlain, main
 from freestyle.training.data import RetrievalData
@@ -40,6 +40,7 @@ METHODS = {
     "query_adapter": "query-adapter",
     "vpt_shallow": "vpt-shallow",
     "vpt_deep": "vpt-deep",
+    "lora": "lora",
 }
 DOCUMENTED = {
     "trainer": L.Trainer,
@@ -47,6 +48,7 @@ DOCUMENTED = {
     "data": RetrievalData,
     "model.style": StyleConfig,
     "model.prompts": PromptConfig,
+    "model.tower": TowerConfig,
     "model.loss": LossConfig,
 }
 QUICK = [

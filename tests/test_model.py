@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from freestyle.config import LossConfig
+from freestyle.config import LossConfig, TowerConfig
 from freestyle.model import FreestyleRet
 from freestyle.training.losses import retrieval_loss
 
@@ -17,8 +17,13 @@ TRAINED = {
     "query-adapter": {},
     "vpt-shallow": {},
     "vpt-deep": {},
+    "lora": {"tower": TowerConfig(rank=2)},
+    "fine-tune": {},
     "freestyle": {},
     "freestyle + map": {"query_map": "linear"},
+    "freestyle + styled map": {"query_map": "styled"},
+    "freestyle + styled map alone": {"query_map": "styled", "shallow": "none", "deep": "none"},
+    "freestyle + gated adapters": {"tower": TowerConfig(rank=2, gate="gram", hidden=4)},
     "freestyle + text": {"text_tokens": 2},
     "freestyle, linear": {"hidden": 0},
     "freestyle, gram only": {"shallow": "none", "deep": "gram"},
@@ -235,9 +240,9 @@ def test_query_map_by_hand(make_model, pixels):
     assert features.shape == (8, 40)
     plain = F.normalize(features, dim=-1)
     assert torch.allclose(model.query_from(features, codes), plain, atol=1e-6)
-    torch.nn.init.normal_(model.query_map.weight)
-    torch.nn.init.normal_(model.query_map.bias)
-    mapped = plain @ model.query_map.weight.T + model.query_map.bias
+    torch.nn.init.normal_(model.query_map.linear.weight)
+    torch.nn.init.normal_(model.query_map.linear.bias)
+    mapped = plain @ model.query_map.linear.weight.T + model.query_map.linear.bias
     assert torch.allclose(model.query_from(features, codes), F.normalize(mapped, dim=-1), atol=1e-5)
     assert torch.allclose(model.query_from(features, codes, use_map=False), plain, atol=1e-6)
 
@@ -336,3 +341,34 @@ def test_push_to_hub_uploads_the_folder(monkeypatch, make_model):
         ("create", "me/mine", True, True),
         ("upload", "me/mine", ["README.md", "config.json", "model.safetensors"], "freestyle"),
     ]
+
+
+@torch.no_grad()
+def test_untrained_adapters_and_copies_change_nothing(make_model, pixels):
+    plain = make_model("zero-shot")
+    expected = plain.query_from(*plain.prepare(pixels))
+    for method, more in (("lora", {"tower": TowerConfig(rank=2)}), ("fine-tune", {})):
+        model = make_model(method, **more)
+        found = model.query_from(*model.prepare(pixels))
+        assert torch.allclose(found, expected, atol=1e-5), method
+
+
+def test_gates_make_the_adapters_depend_on_the_style(make_model, style_codes, pixels):
+    gated = TowerConfig(rank=2, gate="gram", hidden=4)
+    model = make_model(shallow="none", deep="none", tower=gated)
+    fit(model, pixels, steps=3)
+    features, _ = model.prepare(pixels[:1])
+    with torch.no_grad():
+        one, other = (model.query_from(features, c) for c in (style_codes[:1], style_codes[-1:]))
+    assert (one - other).abs().max() > 1e-4
+
+
+def test_a_tuned_tower_is_saved_without_the_encoders_weights(make_model, pixels, tmp_path):
+    model = make_model("lora", tower=TowerConfig(rank=2))
+    fit(model, pixels, steps=3)
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_size < 100_000
+    again = FreestyleRet.from_pretrained(tmp_path, encoder=model.encoder)
+    with torch.no_grad():
+        expected = model.query_from(*model.prepare(pixels))
+        assert torch.allclose(again.query_from(*again.prepare(pixels)), expected, atol=1e-6)

@@ -16,7 +16,8 @@ from freestyle.bench.matrix import Cell
 from freestyle.datasets.readers import open_split
 from freestyle.demo import quiet
 from freestyle.encoders.factory import create
-from freestyle.evaluation.embed import Embedder, Variant, fit_style_centred
+from freestyle.evaluation.centred import fit_style_centred
+from freestyle.evaluation.embed import Embedder, Variant
 from freestyle.evaluation.models import rank_embeddings, single_styles
 from freestyle.evaluation.protocols import parse_protocol
 from freestyle.files import write_text

@@ -16,7 +16,8 @@ from freestyle import baselines
 from freestyle.config import StyleConfig, from_values
 from freestyle.datasets.readers import available_styles, open_split
 from freestyle.errors import UserError
-from freestyle.evaluation.embed import Variant, fit_style_centred
+from freestyle.evaluation.centred import fit_style_centred
+from freestyle.evaluation.embed import Variant
 from freestyle.evaluation.fusion import DEFAULT_FUSION, FUSIONS
 from freestyle.evaluation.models import Evaluation, cases, evaluate_models, single_styles
 from freestyle.evaluation.protocols import parse_protocol

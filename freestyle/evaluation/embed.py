@@ -13,14 +13,22 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from freestyle.code_cache import CodeCache
 from freestyle.datasets.records import QuerySet, RetrievalSplit
 from freestyle.errors import UserError
-from freestyle.frozen import FrozenRows, Pictures, frozen_key, frozen_pass, remembered
+from freestyle.frozen import (
+    FrozenRows,
+    Pictures,
+    frozen_key,
+    frozen_pass,
+    remembered,
+    remembers,
+)
 from freestyle.model import FreestyleRet
+
+SHARED_BYTES = 512 * 2**20  # of one style's tokens, kept while a command runs
 
 
 @dataclass(frozen=True)
@@ -115,10 +123,13 @@ class Embedder:
         Raises:
             UserError: If a picture cannot be read and ``on_broken`` is ``stop``.
         """
-        photos = self._pass(
-            lambda pixels, _: {"embedding": self.encoder.encode_image(pixels)},
-            split.gallery,
-            "Embedding gallery",
+        photos = remembered(
+            frozen_key("photos", self.encoder.weights_tag, split.gallery, self.on_broken),
+            lambda: self._pass(
+                lambda pixels, _: {"embedding": self.encoder.encode_image(pixels)},
+                split.gallery,
+                "Embedding gallery",
+            ),
         )
         codes, readable = self._codes(split, styles)
         drawn = self._shuffled(codes)
@@ -147,8 +158,7 @@ class Embedder:
     ) -> FrozenRows:
         """All variants' embeddings of one style's pictures."""
 
-        def compute(pixels: Tensor, index: Tensor) -> dict[str, Tensor]:
-            tokens = self.encoder.patch_tokens(pixels)
+        def compute(tokens: Tensor, index: Tensor) -> dict[str, Tensor]:
             frozen = None
             values, passed = {}, {}
             for name, variant in self.variants.items():
@@ -157,7 +167,7 @@ class Embedder:
                     code = None
                     if model.reader is not None:
                         source = drawn if how == "shuffled" else codes
-                        code = source[model.reader.tag][index].to(pixels.device).float()
+                        code = source[model.reader.tag][index].to(tokens.device).float()
                     features = tokens
                     if not model.uses_tokens:
                         if frozen is None:
@@ -170,7 +180,36 @@ class Embedder:
                 values[name] = model.finish(before, code, style=style, use_map=variant.use_map)
             return values
 
-        return self._pass(compute, queries.sources, f"Embedding {queries.style}")
+        title = f"Embedding {queries.style}"
+        if not self._tokens_fit(len(queries)):
+            return self._pass(
+                lambda pixels, index: compute(self.encoder.patch_tokens(pixels), index),
+                queries.sources,
+                title,
+            )
+        key = frozen_key("tokens", self.encoder.weights_tag, queries.sources, self.on_broken)
+        tokens = remembered(
+            key,
+            lambda: self._pass(
+                lambda pixels, _: {"tokens": self.encoder.patch_tokens(pixels)},
+                queries.sources,
+                f"Reading {queries.style}",
+            ),
+        )
+        rows = FrozenRows(readable=tokens.readable)
+        parts = []
+        for index in torch.arange(len(queries)).split(self.batch_size):
+            parts.append(compute(tokens["tokens"][index].to(self.device), index))
+        rows.values = {name: torch.cat([p[name].cpu() for p in parts]) for name in parts[0]}
+        return rows
+
+    def _tokens_fit(self, count: int) -> bool:
+        """Whether several evaluations in this process may share so many pictures' tokens."""
+        if not remembers():
+            return False
+        side = self.encoder.image_size
+        probe = self.encoder.patch_tokens(torch.zeros(1, 3, side, side, device=self.device))
+        return count * probe.numel() * probe.element_size() <= SHARED_BYTES
 
     @torch.inference_mode()
     def frozen(self, queries: QuerySet) -> tuple[Tensor, Tensor]:
@@ -283,39 +322,3 @@ def _some_left(split: RetrievalSplit, count: int) -> None:
             f"{split.root}, split {split.split}: nothing readable is left to evaluate; "
             "mend the files that were skipped"
         )
-
-
-@torch.no_grad()
-def fit_style_centred(
-    model: FreestyleRet, train: RetrievalSplit, styles: Sequence[str], **options
-) -> None:
-    """Fit a style-centred model on training queries: its space, then its mean embeddings.
-
-    Args:
-        model: Made with the ``style-centred`` settings.
-        train: The training split.
-        styles: Picture styles to fit on.
-        **options: Of :class:`Embedder`.
-    """
-    from freestyle.baselines import fit_style_means
-    from freestyle.style.build import fit_space
-
-    frozen = FreestyleRet.from_encoder(model.config.encoder, encoder=model.encoder)
-    embedder = Embedder({"frozen": Variant(frozen)}, **options)
-    embedder.readers = {model.reader.tag: model.reader.to(embedder.device)}
-    tag = model.reader.tag
-    codes, embeddings = [], []
-    for style in styles:
-        queries = train.queries[style]
-        own = embedder.style_codes(queries.sources, tag, f"Reading {style} style codes")
-        key = frozen_key(
-            "frozen", model.encoder.weights_tag, queries.sources, embedder.on_broken, 1, 0
-        )
-        rows = remembered(key, lambda queries=queries: embedder.frozen(queries))[0][0]  # (N, E)
-        known = own.isfinite().all(dim=1)
-        codes.append(own[known].float())
-        embeddings.append(F.normalize(rows[known], dim=1))
-    joined = torch.cat(codes)
-    space = fit_space(model.config.style, joined, tag)
-    model.space.load_state_dict(space.state_dict())
-    fit_style_means(model.cpu(), torch.cat(embeddings), joined)

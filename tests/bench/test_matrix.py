@@ -22,7 +22,7 @@ def write(tmp_path, dsr):
 
     def make(**values):
         path = tmp_path / "matrix.yaml"
-        path.write_text(yaml.safe_dump({"config": str(base), **values}))
+        path.write_text(yaml.safe_dump({"config": str(base), **values}, sort_keys=False))
         return path
 
     return make

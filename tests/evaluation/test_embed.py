@@ -9,7 +9,8 @@ from freestyle import FreestyleRet, baselines
 from freestyle.config import PromptConfig, StyleConfig
 from freestyle.datasets.readers import open_split
 from freestyle.errors import UserError
-from freestyle.evaluation.embed import Embedder, Variant, fit_style_centred
+from freestyle.evaluation.centred import fit_style_centred
+from freestyle.evaluation.embed import Embedder, Variant
 from freestyle.evaluation.models import cases, evaluate_models, single_styles
 
 STYLE = StyleConfig(
