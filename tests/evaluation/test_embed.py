@@ -173,3 +173,26 @@ def test_cases_are_wins_and_a_loss(fitted, split, tmp_path):
     losses = [c for c in drawn if c.ranks["freestyle"] > 1 and c.ranks["zero-shot"] == 1]
     assert len(wins) + len(losses) == len(drawn)
     assert len(losses) <= 1
+
+
+def test_commands_that_share_memory_read_each_picture_once(fitted, split, tmp_path, monkeypatch):
+    import freestyle.evaluation.embed as module
+    from freestyle.frozen import shared_memory
+
+    variants = {"own": Variant(fitted), "mean": Variant(fitted, style="mean")}
+    expected = Embedder(variants, cache_dir=tmp_path).embed(split, ["sketch", "art"])
+    passes = []
+    once = module.frozen_pass
+    monkeypatch.setattr(
+        module, "frozen_pass", lambda *a, **k: (passes.append(k["description"]), once(*a, **k))[1]
+    )
+    with shared_memory():
+        for _ in range(3):
+            found = Embedder(variants, cache_dir=tmp_path).embed(split, ["sketch", "art"])
+    assert sorted(passes) == ["Embedding gallery", "Reading art", "Reading sketch"]
+    assert torch.equal(found.gallery, expected.gallery)
+    for name in variants:
+        for style in ("sketch", "art"):
+            assert torch.allclose(
+                found.queries[name][style], expected.queries[name][style], atol=1e-6
+            )
