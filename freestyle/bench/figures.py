@@ -67,5 +67,5 @@ def recall_chart(
         color=MUTED,
         size=8,
     )
-    figure.tight_layout(rect=(0, 0.35 / height, 1, 1 - 0.4 / height), w_pad=1.2)
+    figure.tight_layout(rect=(0, 0.35 / height, 1, 1 - 0.3 / height), w_pad=1.2)
     return save_png(figure, path)
