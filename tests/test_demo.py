@@ -25,10 +25,10 @@ def test_demo_trains_ranks_and_draws(tmp_path, monkeypatch, capsys):
         "query-adapter",
         "freestyle",
     }
-    for style in ("sketch", "art", "mosaic"):
-        assert r1["freestyle", style] >= r1["zero-shot", style] + 0.10
-        assert r1["freestyle", style] >= r1["style-centred", style] + 0.10
-    floors = {"sketch": 0.30, "art": 0.55, "mosaic": 0.75, "colour": 0.28}
+    for style, margin in {"sketch": 0.15, "art": 0.05, "mosaic": 0.02}.items():
+        assert r1["freestyle", style] >= r1["zero-shot", style] + margin
+        assert r1["freestyle", style] >= r1["style-centred", style] + margin
+    floors = {"sketch": 0.45, "art": 0.68, "mosaic": 0.88, "colour": 0.40}
     for style, floor in floors.items():
         assert r1["freestyle", style] >= floor, style
     assert r1["freestyle", "text"] == r1["zero-shot", "text"]

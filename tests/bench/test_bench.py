@@ -1,8 +1,14 @@
 """The bench on a tiny data set: it runs, resumes, repeats itself, and its tables say what ran."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,6 +19,8 @@ from freestyle.bench.ledger import LINES, Ledger
 from freestyle.bench.matrix import read_matrix
 from freestyle.cli import main as cli
 from freestyle.errors import UserError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +175,43 @@ def test_bad_options_are_one_sentence(matrix, tmp_path, capsys):
         main([str(matrix), "--seeds", "one", "--out", str(tmp_path)])
     assert cli(["bench", "nowhere.yaml"]) == 2
     assert "nowhere.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_the_bench_goes_on_without_redoing_finished_cells(matrix, finished, tmp_path):
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "freestyle", "bench", str(matrix), "--out", str(out)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=env)
+    deadline = time.monotonic() + 300
+    while len(Ledger(out).rows()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = Ledger(out).rows()
+    assert 2 <= len(done) < 6
+    ranks = {i: (out / "cells" / i / "ranks.json").stat().st_mtime_ns for i in done}
+    subprocess.run(command, cwd=ROOT, env=env, check=True)
+    lines = (out / LINES).read_text().splitlines()
+    assert len(lines) == 6
+    assert set(Ledger(out).rows()) == set(Ledger(finished).rows())
+    assert ranks == {i: (out / "cells" / i / "ranks.json").stat().st_mtime_ns for i in done}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_row_of_the_published_table_can_be_made_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    stored = json.loads((ROOT / "docs" / "bench" / "methods.json").read_text())
+    published = next(row for row in stored["rows"] if row["name"] == "query-adapter")["R@1"]
+    path = "configs/bench/methods.yaml"
+    main([path, "--out", str(tmp_path), "--only", "query-adapter", "--seeds", "0"])
+    (row,) = Ledger(tmp_path).rows().values()
+    found = {
+        r["style"]: r for r in row["results"] if (r["variant"], r["protocol"]) == ("own", "gallery")
+    }
+    for style, value in published.items():
+        low, high = found[style]["R@1_interval"]
+        assert low <= value <= high, style
+        assert abs(found[style]["R@1"] - value) < 0.02, style
