@@ -20,7 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from freestyle.config import FreestyleConfig, PromptConfig, StyleConfig, TowerConfig
+from freestyle.config import (
+    CalibrationConfig,
+    FreestyleConfig,
+    PromptConfig,
+    StyleConfig,
+    TowerConfig,
+)
 from freestyle.errors import UserError
 from freestyle.model import FreestyleRet
 
@@ -46,6 +52,7 @@ def settings(
     prompts: PromptConfig | None = None,
     tower: TowerConfig | None = None,
     query_map: str = "none",
+    calibration: CalibrationConfig | None = None,
 ) -> FreestyleConfig:
     """The settings that make a method out of :class:`~freestyle.model.FreestyleRet`.
 
@@ -57,7 +64,8 @@ def settings(
         prompts: Prompt settings; the VPT controls take the token count from it.
         tower: Adapters of ``lora``, and of ``freestyle`` where given; ``fine-tune`` has its own.
         query_map: ``linear`` adds a map to ``lora``, ``fine-tune`` and ``freestyle``; ``styled``,
-            for ``freestyle`` alone, one whose shift depends on the style.
+            for ``freestyle`` alone, one whose scale and shift depend on the style.
+        calibration: Of any trained method's scores; without a gate where it reads no style.
 
     Raises:
         UserError: If the method is unknown.
@@ -65,6 +73,8 @@ def settings(
     style = style or StyleConfig()
     prompts = prompts or PromptConfig()
     base = FreestyleConfig(encoder=encoder, revision=revision, method=method)
+    if method not in ("freestyle", *UNTRAINED) and calibration is not None:
+        base = replace(base, calibration=replace(calibration, gate="none"))
     constant = replace(prompts, shallow="learned", deep="learned", code_dropout=0.0, scope="deep")
     if method == "zero-shot":
         return base
@@ -87,9 +97,10 @@ def settings(
         asked = replace(
             base,
             style=style,
-            prompts=prompts if prompts.has_tokens or prompts.text_tokens else None,
+            prompts=prompts,
             tower=tower,
             query_map=query_map,
+            calibration=calibration,
         )
         return asked if asked.needs_style else replace(asked, style=None)
     raise UserError(f"unknown method '{method}': use one of {', '.join(METHODS)}")

@@ -151,6 +151,41 @@ class TowerConfig:
 
 
 @dataclass(frozen=True)
+class CalibrationConfig:
+    """How far a photo that everything is near to is lowered; see :mod:`freestyle.calibration`.
+
+    Attributes:
+        gate: ``style`` lowers a query's photos as far as its style is one of those trained on;
+            ``none`` lowers them for every query.
+        temperature: T for picture queries, on cosines in [-1, 1].
+        strength: For picture queries, in [0, 1].
+        text_temperature: T for texts.
+        text_strength: For texts.
+        bank: At most so many training queries per style are kept.
+    """
+
+    gate: Literal["style", "none"] = "style"
+    temperature: float = 0.03
+    strength: float = 0.5
+    text_temperature: float = 0.02
+    text_strength: float = 0.5
+    bank: int = 1024
+
+    def __post_init__(self) -> None:
+        _require(
+            self.gate in ("style", "none"),
+            f"calibration.gate is '{self.gate}': use 'style' or 'none'",
+        )
+        for name in ("temperature", "text_temperature"):
+            value = getattr(self, name)
+            _require(value > 0, f"calibration.{name} is {value}: use a value above 0")
+        for name in ("strength", "text_strength"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"calibration.{name} is {value}: use a value in [0, 1]")
+        _require(self.bank >= 1, f"calibration.bank is {self.bank}: use 1 or more")
+
+
+@dataclass(frozen=True)
 class FreestyleConfig:
     """Everything that rebuilds a model around its encoder; saved as ``config.json``.
 
@@ -162,7 +197,8 @@ class FreestyleConfig:
         prompts: Prompt tokens; None for a promptless model.
         tower: A trained copy of the image tower; None uses the encoder's own.
         query_map: ``none``, or a trained map behind the query embedding: ``linear``, or ``styled``,
-            a linear one whose shift is a function of the Gram code.
+            one whose scale and shift are functions of the Gram code.
+        calibration: Lowers photos that are near to everything; None compares plain cosines.
         centred: Subtract the mean embedding of the query's style (training-free).
         seed: The training seed, reported with results; None where nothing was trained.
         styles: Styles it was trained on; evaluation marks all others as unseen.
@@ -175,6 +211,7 @@ class FreestyleConfig:
     prompts: PromptConfig | None = None
     tower: TowerConfig | None = None
     query_map: Literal["none", "linear", "styled"] = "none"
+    calibration: CalibrationConfig | None = None
     centred: bool = False
     seed: int | None = None
     styles: tuple[str, ...] = ()
@@ -196,7 +233,8 @@ class FreestyleConfig:
         """Whether a style code is needed to encode a query."""
         reads = self.prompts is not None and self.prompts.reads_style
         gated = self.tower is not None and self.tower.gate != "none"
-        return self.centred or reads or gated or self.query_map == "styled"
+        chosen = self.calibration is not None and self.calibration.gate == "style"
+        return self.centred or reads or gated or chosen or self.query_map == "styled"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -296,6 +334,7 @@ def _require(condition: bool, message: str) -> None:
 
 
 __all__ = [
+    "CalibrationConfig",
     "FreestyleConfig",
     "LossConfig",
     "PromptConfig",

@@ -70,7 +70,12 @@ class Pictures(Dataset):
         preprocessing: The encoder's resize and crop.
         on_broken: ``stop`` raises the reader's error; ``skip`` yields a white picture marked as
             broken, which callers leave out and report.
+
+    Attributes:
+        tag: What is done to the pictures before they are read, for the keys of caches.
     """
+
+    tag = ""
 
     def __init__(
         self, paths: Sequence[Path], preprocessing: Preprocessing, on_broken: str = "stop"

@@ -20,6 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from freestyle.calibration import (
+    HubCalibration,
+    extend_gallery,
+    extend_queries,
+    extend_texts,
+)
 from freestyle.config import FreestyleConfig
 from freestyle.prompts import PromptTokens, run_with_prompts
 from freestyle.query_map import QueryMap
@@ -88,6 +94,12 @@ class FreestyleRet(nn.Module):
         if config.query_map != "none":
             styled = config.query_map == "styled"
             self.query_map = QueryMap(encoder.embed_dim, self.space.dim if styled else 0)
+        self.calibration: HubCalibration | None = None
+        if config.calibration is not None:
+            gated = config.calibration.gate == "style"
+            self.calibration = HubCalibration(
+                config.calibration, encoder.embed_dim, self.space.dim if gated else 0
+            )
         if config.centred:
             bases = config.style.n_bases
             self.register_buffer("style_means", torch.zeros(bases, encoder.embed_dim))
@@ -267,29 +279,45 @@ class FreestyleRet(nn.Module):
             **how: ``style`` and ``use_map`` of :meth:`query_from`.
 
         Returns:
-            Unit-norm float32 embeddings ``(N, E)`` on the CPU.
+            Float32 ``(N, E)`` on the CPU, unit norm; with calibration followed by its S + 1
+            columns. The score of a photo is the inner product with its row of
+            :meth:`encode_gallery`.
 
         Raises:
             UserError: If a file is missing or is no readable picture.
         """
-        return self._encode(
-            images, batch_size, lambda pixels: self.query_from(*self.prepare(pixels), **how)
-        )
+
+        def embed(pixels: Tensor) -> Tensor:
+            features, codes = self.prepare(pixels)
+            rows = self.query_from(features, codes, **how)
+            style, calibrate = how.get("style", "own"), how.get("use_map", True)
+            return extend_queries(self, rows, codes, style=style, calibrate=calibrate)
+
+        return self._encode(images, batch_size, embed)
 
     def encode_gallery(self, images: Images, *, batch_size: int = 32) -> Tensor:
-        """Embed photos with the untouched encoder: unit-norm float32 ``(N, E)`` on the CPU."""
-        return self._encode(images, batch_size, self.encoder.encode_image)
+        """Embed photos with the untouched encoder: float32 ``(N, E)`` on the CPU, unit norm.
+
+        With calibration its S + 1 columns follow; :meth:`complete_gallery` adds them to
+        embeddings that are there already.
+        """
+        return self.complete_gallery(self._encode(images, batch_size, self.encoder.encode_image))
+
+    def complete_gallery(self, embeddings: Tensor) -> Tensor:
+        """Photos' frozen embeddings ``(G, E)`` with the calibration's columns, if there are any."""
+        return extend_gallery(self, embeddings)
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> Tensor:
-        """Embed query texts: unit-norm float32 ``(N, E)`` on the CPU."""
+        """Embed query texts: float32 on the CPU, as :meth:`encode_query` does pictures."""
         if isinstance(texts, str):
             texts = [texts]
         texts = list(texts)
         if not texts:
-            return torch.empty(0, self.encoder.embed_dim)
+            return extend_texts(self, torch.empty(0, self.encoder.embed_dim))
         chunks = (texts[i : i + batch_size] for i in range(0, len(texts), batch_size))
-        return torch.cat([self.text_from(chunk).cpu() for chunk in chunks])
+        rows = torch.cat([self.text_from(chunk).cpu() for chunk in chunks])
+        return extend_texts(self, rows)
 
     def text_from(self, texts: list[str]) -> Tensor:
         """One batch of texts to unit-norm float32 ``(B, E)``, with gradients to text prompts."""

@@ -113,6 +113,8 @@ def restore(model: FreestyleRet, state: dict[str, Tensor], origin: Path) -> None
     Raises:
         UserError: If names or shapes do not fit the model.
     """
+    if model.calibration is not None:
+        model.calibration.adopt(state, "calibration.")
     own = own_state(model)
     problems = [f"'{name}' is missing" for name in own if name not in state]
     problems += [f"'{name}' is not of this model" for name in state if name not in own]

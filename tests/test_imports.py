@@ -23,6 +23,8 @@ RANKS = {
     "style": 2,
     "code_cache": 3,
     "frozen": 3,
+    "synthetic": 3,
+    "calibration": 3,
     "prompts": 3,
     "query_map": 3,
     "tuning": 3,

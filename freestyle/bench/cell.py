@@ -137,6 +137,8 @@ def cell_variants(cell: Cell, model: FreestyleRet) -> dict[str, Variant]:
     variants = {OWN: Variant(model, style="shuffled" if dealt else "own")}
     if model.query_map is not None and model.prompts is not None:
         variants["map off"] = Variant(model, use_map=False)
+    if model.calibration is not None:
+        variants["calibration off"] = Variant(model, calibrate=False)
     if cell.evaluate.style_controls and model.reader is not None and not model.config.centred:
         for how in ("mean", "shuffled"):
             variants[f"{how} style"] = Variant(model, style=how)

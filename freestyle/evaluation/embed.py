@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from freestyle.calibration import extend_queries
 from freestyle.code_cache import CodeCache
 from freestyle.datasets.records import QuerySet, RetrievalSplit
 from freestyle.errors import UserError
@@ -39,12 +40,19 @@ class Variant:
         model: The model.
         style: ``own`` codes; ``mean``: the training mean in place of every code; ``shuffled``:
             another query's code (drawn once over all picture queries); ``zero``: no style at all.
-        use_map: Whether a trained query map is applied.
+        use_map: Whether a trained query map is applied; the calibration, made with it, goes too.
+        calibrate: Whether scores are calibrated, where the model has learned to.
     """
 
     model: FreestyleRet
     style: Literal["own", "mean", "shuffled", "zero"] = "own"
     use_map: bool = True
+    calibrate: bool = True
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether queries ask for lowered scores."""
+        return self.use_map and self.calibrate
 
 
 @dataclass
@@ -54,14 +62,22 @@ class Embeddings:
     Attributes:
         split: The split, without what could not be read.
         gallery: ``(G, E)`` unit norm.
-        queries: Per variant and style ``(Q, E)`` unit norm.
+        queries: Per variant and style ``(Q, E)`` unit norm, with the calibration's columns.
         skipped: Unreadable files that were left out.
+        terms: Per variant with calibration the photos' columns ``(G, S + 1)``.
     """
 
     split: RetrievalSplit
     gallery: Tensor
     queries: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     skipped: list[Path] = field(default_factory=list)
+    terms: dict[str, Tensor] = field(default_factory=dict)
+
+    def photos(self, name: str) -> Tensor:
+        """The gallery as one variant's queries are compared with it."""
+        if name not in self.terms:
+            return self.gallery
+        return torch.cat([self.gallery, self.terms[name]], dim=1)
 
 
 class Embedder:
@@ -138,7 +154,10 @@ class Embedder:
             queries = split.queries[style]
             if queries.is_text:
                 for name, variant in self.variants.items():
-                    found[name][style] = variant.model.encode_text(list(queries.sources))
+                    rows = variant.model.encode_text(list(queries.sources))
+                    if not variant.calibrated:  # no columns, or none that count
+                        rows[:, variant.model.encoder.embed_dim :] = 0
+                    found[name][style] = rows
                 readable[style] = torch.ones(len(queries), dtype=torch.bool)
                 continue
             rows = self._queries(queries, codes.get(style, {}), drawn.get(style, {}))
@@ -150,8 +169,14 @@ class Embedder:
             sources = split.queries[style].sources
             skipped += [sources[i] for i in (~mask).nonzero().flatten().tolist()]
         if skipped:
-            return self._without(split, photos, found, readable, skipped)
-        return Embeddings(split, photos["embedding"], found)
+            embeddings = self._without(split, photos, found, readable, skipped)
+        else:
+            embeddings = Embeddings(split, photos["embedding"], found)
+        for name, variant in self.variants.items():
+            calibration = variant.model.calibration
+            if calibration is not None and calibration.is_fitted:
+                embeddings.terms[name] = calibration.photo_terms(embeddings.gallery)
+        return embeddings
 
     def _queries(
         self, queries: QuerySet, codes: dict[str, Tensor], drawn: dict[str, Tensor]
@@ -177,7 +202,10 @@ class Embedder:
                     before = model.before_map(features, code, style=style)
                     passed[id(model), how] = before, code, style
                 before, code, style = passed[id(model), how]
-                values[name] = model.finish(before, code, style=style, use_map=variant.use_map)
+                query = model.finish(before, code, style=style, use_map=variant.use_map)
+                values[name] = extend_queries(
+                    model, query, code, style=style, calibrate=variant.calibrated
+                )
             return values
 
         title = f"Embedding {queries.style}"

@@ -128,7 +128,7 @@ def rank_embeddings(
             for rule in fusions if len(parts) > 1 else (None,):
                 outcome = evaluate_queries(
                     terms,
-                    embeddings.gallery,
+                    embeddings.photos(name),
                     queries.groups,
                     split.gallery_groups,
                     protocol=protocol,
@@ -198,7 +198,7 @@ def _case(
     top = {
         method: top_k(
             embeddings.queries[method][style][row : row + 1],
-            embeddings.gallery,
+            embeddings.photos(method),
             results,
             query_groups=[group],
             gallery_groups=split.gallery_groups,

@@ -64,18 +64,19 @@ class FrozenCaches:
             groups = torch.from_numpy(split.gallery_groups)[photos.readable]
             embeddings = photos["embedding"][photos.readable]
             caches.gallery[which] = embeddings.to(module.device), groups.to(module.device)
-            sizes = [len(split.queries[style]) for style in data.styles]
+            styles = data.styles_of(which)
+            sizes = [len(split.queries[style]) for style in styles]
             caches.starts[which] = torch.tensor([0, *sizes[:-1]]).cumsum(0)
             codes, features, caches.keep[which] = [], [], {}
-            for style in data.styles:
+            for style in styles:
                 queries = split.queries[style]
                 keep = torch.isin(torch.from_numpy(queries.groups), groups)
                 if module.model.reader is not None:
                     name = f"Reading {which} {style} style codes"
-                    codes.append(passes.codes(queries.sources, name))
+                    codes.append(passes.codes(which, style, name))
                     keep &= codes[-1].isfinite().all(dim=1)
                 if with_features:
-                    rows, readable = passes.features(queries.sources, which, style)
+                    rows, readable = passes.features(which, style)
                     features.append(rows)
                     keep &= readable
                 caches.keep[which][style] = keep
@@ -118,15 +119,15 @@ class _Passes:
     def run(
         self,
         compute: Callable[[Tensor, Tensor], dict[str, Tensor]],
-        paths: Sequence[Path],
+        pictures: Pictures,
         description: str,
     ) -> FrozenRows:
-        """One pass over files."""
+        """One pass over pictures."""
         # Float32, as at search time: what is cached must equal what is served.
         with torch.autocast(self.module.device.type, enabled=False):
             return frozen_pass(
                 compute,
-                Pictures(paths, self.model.encoder.preprocessing, self.data.on_broken),
+                pictures,
                 device=self.module.device,
                 num_workers=self.data.num_workers,
                 description=description,
@@ -135,18 +136,19 @@ class _Passes:
                 gather=self.module.all_gather,
             )
 
-    def codes(self, paths: Sequence[Path], description: str) -> Tensor:
+    def codes(self, which: str, style: str, description: str) -> Tensor:
         """Style codes ``(N, code_dim)`` float16, NaN where unreadable."""
+        pictures = self.data.pictures(which, style)
 
         def compute() -> Tensor:
-            rows = self.run(lambda p, _: {"code": self.model.reader(p)}, paths, description)
+            rows = self.run(lambda p, _: {"code": self.model.reader(p)}, pictures, description)
             codes = rows["code"]
             codes[~rows.readable] = float("nan")
             return codes
 
         return self.cache.get(
-            paths,
-            self.model.reader.tag,
+            pictures.paths,
+            self.model.reader.tag + pictures.tag,
             self.model.encoder.preprocessing,
             compute,
             write=self.trainer.is_global_zero,
@@ -158,37 +160,42 @@ class _Passes:
     def gallery(self, paths: Sequence[Path], description: str) -> FrozenRows:
         """Embeddings of photos by the untouched encoder."""
         encoder = self.model.encoder
+        pictures = Pictures(paths, encoder.preprocessing, self.data.on_broken)
         return remembered(
-            self._key("gallery", paths),
+            self._key("gallery", pictures),
             lambda: self.run(
-                lambda pixels, _: {"embedding": encoder.encode_image(pixels)}, paths, description
+                lambda pixels, _: {"embedding": encoder.encode_image(pixels)},
+                pictures,
+                description,
             ),
         )
 
-    def features(self, paths: Sequence[Path], which: str, style: str) -> tuple[Tensor, Tensor]:
+    def features(self, which: str, style: str) -> tuple[Tensor, Tensor]:
         """Features of all views ``(V, N, ...)`` and which files were readable ``(N,)``.
 
         Patch tokens in bfloat16 where prompts follow, frozen embeddings where none do.
         """
         views = self.module.views if which == "train" else 1
         rest = (views, self.data.seed if views > 1 else 0)
-        tokens, embeddings = self._key("tokens", paths, *rest), self._key("frozen", paths, *rest)
+        pictures = self.data.pictures(which, style)
+        tokens = self._key("tokens", pictures, *rest)
+        embeddings = self._key("frozen", pictures, *rest)
         description = f"Reading {which} {style} features"
         if self.model.uses_tokens:
-            return remembered(tokens, lambda: self._views(paths, views, description, False))
+            return remembered(tokens, lambda: self._views(pictures, views, description, False))
         if is_remembered(tokens) and not is_remembered(embeddings):
             rows, readable = remembered(tokens, lambda: (torch.empty(0), torch.empty(0)))
             return remembered(embeddings, lambda: (self._finish(rows), readable))
-        return remembered(embeddings, lambda: self._views(paths, views, description, True))
+        return remembered(embeddings, lambda: self._views(pictures, views, description, True))
 
-    def _key(self, kind: str, paths: Sequence[Path], *rest: int) -> tuple[Hashable, ...]:
-        tag = self.model.encoder.weights_tag
-        return frozen_key(kind, tag, paths, self.data.on_broken, *rest)
+    def _key(self, kind: str, pictures: Pictures, *rest: int) -> tuple[Hashable, ...]:
+        tag = self.model.encoder.weights_tag + pictures.tag
+        return frozen_key(kind, tag, pictures.paths, self.data.on_broken, *rest)
 
     def _views(
-        self, paths: Sequence[Path], views: int, description: str, embed: bool
+        self, pictures: Pictures, views: int, description: str, embed: bool
     ) -> tuple[Tensor, Tensor]:
-        """Read every view of the files, up to the tokens or on to the embedding."""
+        """Read every view of the pictures, up to the tokens or on to the embedding."""
         generator = torch.Generator().manual_seed(self.data.seed)
         encoder = self.model.encoder
 
@@ -202,7 +209,7 @@ class _Passes:
                     values[str(view)] = rows.to(torch.bfloat16)
             return values
 
-        done = self.run(compute, paths, description)
+        done = self.run(compute, pictures, description)
         return torch.stack([done[str(view)] for view in range(views)]), done.readable
 
     @torch.no_grad()
@@ -228,7 +235,7 @@ def _features_fit(module: RetrievalModule, data: RetrievalData) -> bool:
         size = 2 * tokens * encoder.width
     else:
         size = 4 * encoder.embed_dim
-    queries = sum(len(data.train.queries[style]) for style in data.styles)
+    queries = sum(len(data.train.queries[style]) for style in data.train_styles)
     return queries * module.views * size <= module.cache_gigabytes * 2**30
 
 

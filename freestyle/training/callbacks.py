@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from freestyle.training.calibrate import fit_calibration
 from freestyle.training.module import RetrievalModule
 
 MONITOR = "val/R@1"
@@ -66,4 +67,5 @@ class SaveModel(L.Callback):
             state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
             module.load_state_dict(state)
         if trainer.is_global_zero:
+            fit_calibration(module)
             module.model.save_pretrained(self.folder)

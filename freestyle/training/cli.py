@@ -150,9 +150,9 @@ def fit_first(module: RetrievalModule, data: RetrievalData, trainer: L.Trainer) 
     cache = CodeCache(module.cache_dir)
     stage = StyleSpaceModule(model.config.style, model.reader)
     parts = []
-    for style in data.styles:
-        paths = data.train.queries[style].sources
-        pictures = Pictures(paths, preprocessing, data.on_broken)
+    data.preprocessing = preprocessing
+    for style in data.train_styles:
+        pictures = data.pictures("train", style)
 
         def compute(pictures: Pictures = pictures) -> Tensor:
             loader = DataLoader(pictures, batch_size=64, num_workers=data.num_workers)
@@ -160,8 +160,8 @@ def fit_first(module: RetrievalModule, data: RetrievalData, trainer: L.Trainer) 
             return stage.codes
 
         codes = cache.get(
-            paths,
-            model.reader.tag,
+            pictures.paths,
+            model.reader.tag + pictures.tag,
             preprocessing,
             compute,
             write=trainer.is_global_zero,

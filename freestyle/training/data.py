@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -13,25 +13,25 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from freestyle.datasets.readers import open_split
-from freestyle.datasets.records import RetrievalSplit
+from freestyle.datasets.records import QuerySet, RetrievalSplit
 from freestyle.encoders.base import Preprocessing
 from freestyle.errors import UserError
 from freestyle.frozen import Pictures
+from freestyle.synthetic import SyntheticPictures, style_name
 
 
 class QueryItems(Dataset):
     """All queries of a split's picture styles as one list of items.
 
     An item is a dictionary: ``style`` (index into ``styles``), ``index`` (row in that style),
-    ``group`` (of the relevant photos) and, with ``decode``, ``pixels`` ``(3, S, S)`` and
+    ``group`` (of the relevant photos) and, with ``pictures``, ``pixels`` ``(3, S, S)`` and
     ``readable``.
 
     Args:
         split: The opened split.
         styles: Picture styles, in the order of the style index.
-        preprocessing: The encoder's; needed to decode.
-        decode: Whether items carry pixels (not needed where the frozen half is cached).
-        on_broken: ``stop`` or ``skip`` at unreadable files.
+        pictures: Gives the picture files of a style, as pixels; None where items need carry no
+            pixels, since the frozen half is cached.
         keep: Per style a bool mask of queries to use, or None for all.
     """
 
@@ -39,13 +39,10 @@ class QueryItems(Dataset):
         self,
         split: RetrievalSplit,
         styles: list[str],
-        preprocessing: Preprocessing | None = None,
         *,
-        decode: bool = True,
-        on_broken: str = "stop",
+        pictures: Callable[[str], Pictures] | None = None,
         keep: dict[str, Tensor] | None = None,
     ) -> None:
-        self.decode = decode
         rows, groups, numbers = [], [], []
         self.pictures: list[Pictures] = []
         for number, style in enumerate(styles):
@@ -56,8 +53,8 @@ class QueryItems(Dataset):
             rows.append(own)
             groups.append(queries.groups[own])
             numbers.append(np.full(len(own), number))
-            if decode:
-                self.pictures.append(Pictures(queries.sources, preprocessing, on_broken))
+            if pictures is not None:
+                self.pictures.append(pictures(style))
         self.rows, self.groups = np.concatenate(rows), np.concatenate(groups)
         self.numbers = np.concatenate(numbers)
 
@@ -67,7 +64,7 @@ class QueryItems(Dataset):
     def __getitem__(self, item: int) -> dict[str, Any]:
         number, row = int(self.numbers[item]), int(self.rows[item])
         values: dict[str, Any] = {"style": number, "index": row, "group": int(self.groups[item])}
-        if self.decode:
+        if self.pictures:
             values["pixels"], values["readable"] = self.pictures[number].pixels(row)
         return values
 
@@ -141,6 +138,8 @@ class RetrievalData(L.LightningDataModule):
         on_broken: ``stop`` at an unreadable picture, or ``skip`` and report it.
         seed: Of the order of batches.
         name: Of the data set in reports; None takes the folder's.
+        synthetic: Drawings of each training photo in random synthetic styles that are trained on
+            beside the given styles (:mod:`freestyle.synthetic`).
     """
 
     def __init__(
@@ -156,9 +155,10 @@ class RetrievalData(L.LightningDataModule):
         on_broken: Literal["stop", "skip"] = "stop",
         seed: int = 0,
         name: str | None = None,
+        synthetic: int = 0,
     ) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.synthetic = name, synthetic
         self.root, self.styles, self.layout, self.relevance = root, list(styles), layout, relevance
         self.train_split, self.val_split = train_split, val_split
         self.batch_size, self.num_workers, self.on_broken = batch_size, num_workers, on_broken
@@ -172,6 +172,8 @@ class RetrievalData(L.LightningDataModule):
             raise UserError("data.styles is empty: name at least one style, e.g. sketch")
         if batch_size < 1:
             raise UserError(f"data.batch_size is {batch_size}: use 1 or more")
+        if synthetic < 0:
+            raise UserError(f"data.synthetic is {synthetic}: use 0 or more")
         self.train: RetrievalSplit | None = None
         self.val: RetrievalSplit | None = None
         # Set by the module once its frozen passes are done.
@@ -184,6 +186,28 @@ class RetrievalData(L.LightningDataModule):
         if self.train is None:
             self.train = self.open(self.train_split, self.styles)
             self.val = self.open(self.val_split, self.styles)
+            for style in self.train_styles[len(self.styles) :]:
+                split = self.train
+                self.train.queries[style] = QuerySet(
+                    style, split.gallery, split.gallery_groups, split.gallery_ids
+                )
+
+    @property
+    def train_styles(self) -> list[str]:
+        """The styles trained on: the given ones, then the synthetic sets."""
+        return [*self.styles, *(style_name(n) for n in range(self.synthetic))]
+
+    def styles_of(self, which: str) -> list[str]:
+        """Picture styles of ``train`` (with the synthetic ones) or ``val``."""
+        return self.train_styles if which == "train" else self.styles
+
+    def pictures(self, which: str, style: str) -> Pictures:
+        """A style's query pictures; those of a synthetic style are drawn as they are read."""
+        sources = getattr(self, which).queries[style].sources
+        if style in self.styles:
+            return Pictures(sources, self.preprocessing, self.on_broken)
+        number = self.train_styles.index(style) - len(self.styles)
+        return SyntheticPictures(sources, self.preprocessing, self.on_broken, seed=number)
 
     @cached_property
     def captions(self) -> Sequence[str]:
@@ -209,10 +233,8 @@ class RetrievalData(L.LightningDataModule):
         """Items of ``train`` or ``val``."""
         return QueryItems(
             getattr(self, which),
-            self.styles,
-            self.preprocessing,
-            decode=self.decode,
-            on_broken=self.on_broken,
+            self.styles_of(which),
+            pictures=(lambda style: self.pictures(which, style)) if self.decode else None,
             keep=None if self.keep is None else self.keep[which],
         )
 

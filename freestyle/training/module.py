@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from freestyle import baselines
-from freestyle.config import LossConfig, PromptConfig, StyleConfig, TowerConfig
+from freestyle.config import (
+    CalibrationConfig,
+    LossConfig,
+    PromptConfig,
+    StyleConfig,
+    TowerConfig,
+)
 from freestyle.errors import UserError
 from freestyle.evaluation.ranks import first_relevant_ranks
 from freestyle.frozen import augment
@@ -34,6 +40,8 @@ class RetrievalModule(L.LightningModule):
         prompts: Prompt tokens.
         tower: A trained copy of the query's image tower; None leaves it frozen.
         query_map: ``linear`` or ``styled`` adds a trained map behind the query embedding.
+        calibration: Lowers photos that are near to everything, by banks of training queries that
+            are filled after training; None leaves scores as they are.
         loss: Which loss, and its settings.
         learning_rate: Peak rate of AdamW.
         map_learning_rate: Peak rate of the query map; None takes ``learning_rate``.
@@ -59,6 +67,7 @@ class RetrievalModule(L.LightningModule):
         prompts: PromptConfig = PromptConfig(),  # noqa: B008 - frozen
         tower: TowerConfig | None = None,
         query_map: Literal["none", "linear", "styled"] = "none",
+        calibration: CalibrationConfig | None = None,
         loss: LossConfig = LossConfig(),  # noqa: B008 - frozen
         learning_rate: float = 1e-3,
         map_learning_rate: float | None = None,
@@ -86,6 +95,7 @@ class RetrievalModule(L.LightningModule):
             prompts=prompts,
             tower=tower,
             query_map=query_map,
+            calibration=calibration,
         )
         self.model = FreestyleRet(config)
         if patch_keep < 1 and self.model.encoder.needs_all_patches:
@@ -194,7 +204,7 @@ class RetrievalModule(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch of queries against the training gallery."""
         generator = self._generator()
-        features, codes = self._frozen(batch, "train", generator)
+        features, codes = self.frozen(batch, "train", generator)
         codes = self._drop_codes(codes, generator)
         if self.model.uses_tokens:
             prefix = self.model.encoder.n_prefix
@@ -216,7 +226,7 @@ class RetrievalModule(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Embed one batch of validation queries."""
-        features, codes = self._frozen(batch, "val", None)
+        features, codes = self.frozen(batch, "val", None)
         queries = self.model.query_from(features, codes)
         place = torch.stack([batch["style"], batch["index"]], dim=1)  # (B, 2)
         if self.trainer.world_size > 1:
@@ -250,15 +260,16 @@ class RetrievalModule(L.LightningModule):
 
     # -- helpers ---------------------------------------------------------------------------
 
-    def _generator(self) -> torch.Generator:
-        """Randomness of one step from seed, step and rank alone, so that a resume repeats it."""
-        seed = (self.data.seed * 1_000_003 + self.global_step) * 4_099 + self.global_rank
-        return torch.Generator().manual_seed(seed % 2**63)
-
-    def _frozen(
+    def frozen(
         self, batch: dict[str, Tensor], which: str, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor | None]:
-        """The frozen half of a batch: from the cache, or computed (with a random view)."""
+        """The frozen half of a batch, from the cache or computed: features and style codes.
+
+        Args:
+            batch: Of the data module's loaders.
+            which: ``train`` or ``val``.
+            generator: Draws random views in training; None for the pictures themselves.
+        """
         codes = self.caches.codes_of(which, batch)
         if self.caches.has_features:
             return self.caches.features_of(which, batch, generator), codes
@@ -270,6 +281,11 @@ class RetrievalModule(L.LightningModule):
             if not self.model.uses_tokens:
                 tokens = self.model.encoder.pool(self.model.encoder.run_blocks(tokens))
         return tokens, codes
+
+    def _generator(self) -> torch.Generator:
+        """Randomness of one step from seed, step and rank alone, so that a resume repeats it."""
+        seed = (self.data.seed * 1_000_003 + self.global_step) * 4_099 + self.global_rank
+        return torch.Generator().manual_seed(seed % 2**63)
 
     def _drop_codes(self, codes: Tensor | None, generator: torch.Generator) -> Tensor | None:
         """Replace some queries' codes by the mean code, so that prompts also work without."""
