@@ -17,16 +17,12 @@ A score stays one inner product: photos are ``[g, h_1 ... h_S, h_text]``, querie
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from freestyle.config import CalibrationConfig
-
-if TYPE_CHECKING:
-    from freestyle.model import FreestyleRet, StyleInput
 
 NEVER = -1e4  # logit of a class that was not there to learn from
 GATE_PENALTY = 0.01  # inverse strength C of the classifier's L2 penalty
@@ -36,7 +32,8 @@ CHUNK = 4096  # photos at a time
 class HubCalibration(nn.Module):
     """The banks of S trained styles and of texts, and the classifier that chooses among them.
 
-    Buffers only; empty until :meth:`fit`, or until a saved model fills it.
+    Buffers only; empty until :meth:`fit`, or until a saved model fills it; then embeddings pass as
+    they are.
 
     Args:
         config: Temperatures and strengths.
@@ -126,45 +123,33 @@ class HubCalibration(nn.Module):
             logits = logits + gram.float() @ self.gate_weight.T
         return logits.softmax(dim=1)[:, :-1]
 
+    def extend_queries(
+        self, queries: Tensor, gram: Tensor | None = None, *, calibrate: bool = True
+    ) -> Tensor:
+        """``[q, -p, 0]``: unit-norm queries ``(B, E)`` to ``(B, E + S + 1)``.
 
-def extend_queries(
-    model: FreestyleRet,
-    queries: Tensor,
-    codes: Tensor | None,
-    *,
-    style: StyleInput = "own",
-    calibrate: bool = True,
-) -> Tensor:
-    """``[q, -p, 0]``: unit-norm queries ``(B, E)`` to ``(B, E + S + 1)``; as they are without."""
-    own = model.calibration
-    if own is None or not own.is_fitted:
-        return queries
-    columns = queries.new_zeros(len(queries), own.n_styles + 1)
-    if calibrate:
-        gram = None
-        if model.space is not None:
-            gram = model.style_inputs(codes, len(queries), style)["gram"]
-        columns[:, :-1] = -own.shares(gram, len(queries))
-    return torch.cat([queries, columns], dim=1)
+        Args:
+            queries: Unit-norm embeddings.
+            gram: Their reduced Gram codes ``(B, d)``, where there is a gate.
+            calibrate: False leaves the columns zero: plain cosines against the same photos.
+        """
+        columns = -self.shares(gram, len(queries)) * float(calibrate)  # (B, S)
+        return self._with(queries, columns.to(queries), queries.new_zeros(len(queries), 1))
 
+    def extend_texts(self, texts: Tensor) -> Tensor:
+        """``[t, 0, -1]``: unit-norm texts ``(B, E)`` to ``(B, E + S + 1)``."""
+        return self._with(
+            texts,
+            texts.new_zeros(len(texts), self.n_styles),
+            texts.new_full((len(texts), 1), -1.0),
+        )
 
-def extend_texts(model: FreestyleRet, texts: Tensor, *, calibrate: bool = True) -> Tensor:
-    """``[t, 0, -1]``: unit-norm texts ``(B, E)`` to ``(B, E + S + 1)``; as they are without."""
-    own = model.calibration
-    if own is None or not own.is_fitted:
-        return texts
-    columns = texts.new_zeros(len(texts), own.n_styles + 1)
-    if calibrate:
-        columns[:, -1] = -1
-    return torch.cat([texts, columns], dim=1)
+    def extend_gallery(self, gallery: Tensor) -> Tensor:
+        """``[g, h]``: frozen embeddings ``(G, E)`` to ``(G, E + S + 1)``."""
+        return self._with(gallery, self.photo_terms(gallery))
 
-
-def extend_gallery(model: FreestyleRet, gallery: Tensor) -> Tensor:
-    """``[g, h]``: frozen embeddings ``(G, E)``, also of an old index, to ``(G, E + S + 1)``."""
-    own = model.calibration
-    if own is None or not own.is_fitted:
-        return gallery
-    return torch.cat([gallery, own.photo_terms(gallery)], dim=1)
+    def _with(self, rows: Tensor, *columns: Tensor) -> Tensor:
+        return torch.cat([rows, *columns], dim=1) if self.is_fitted else rows
 
 
 def _classifier(classes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

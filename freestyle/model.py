@@ -20,12 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from freestyle.calibration import (
-    HubCalibration,
-    extend_gallery,
-    extend_queries,
-    extend_texts,
-)
+from freestyle.calibration import HubCalibration
 from freestyle.config import FreestyleConfig
 from freestyle.prompts import PromptTokens, run_with_prompts
 from freestyle.query_map import QueryMap
@@ -291,7 +286,7 @@ class FreestyleRet(nn.Module):
             features, codes = self.prepare(pixels)
             rows = self.query_from(features, codes, **how)
             style, calibrate = how.get("style", "own"), how.get("use_map", True)
-            return extend_queries(self, rows, codes, style=style, calibrate=calibrate)
+            return self.complete_query(rows, codes, style=style, calibrate=calibrate)
 
         return self._encode(images, batch_size, embed)
 
@@ -305,7 +300,22 @@ class FreestyleRet(nn.Module):
 
     def complete_gallery(self, embeddings: Tensor) -> Tensor:
         """Photos' frozen embeddings ``(G, E)`` with the calibration's columns, if there are any."""
-        return extend_gallery(self, embeddings)
+        own = self.calibration
+        return embeddings if own is None else own.extend_gallery(embeddings)
+
+    def complete_query(
+        self,
+        embeddings: Tensor,
+        codes: Tensor | None = None,
+        *,
+        style: StyleInput = "own",
+        calibrate: bool = True,
+    ) -> Tensor:
+        """Embeddings of :meth:`query_from` with the calibration's columns, if there are any."""
+        if self.calibration is None:
+            return embeddings
+        gram = self.style_inputs(codes, len(embeddings), style)["gram"]
+        return self.calibration.extend_queries(embeddings, gram, calibrate=calibrate)
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 64) -> Tensor:
@@ -314,10 +324,11 @@ class FreestyleRet(nn.Module):
             texts = [texts]
         texts = list(texts)
         if not texts:
-            return extend_texts(self, torch.empty(0, self.encoder.embed_dim))
+            rows = torch.empty(0, self.encoder.embed_dim)
+            return rows if self.calibration is None else self.calibration.extend_texts(rows)
         chunks = (texts[i : i + batch_size] for i in range(0, len(texts), batch_size))
         rows = torch.cat([self.text_from(chunk).cpu() for chunk in chunks])
-        return extend_texts(self, rows)
+        return rows if self.calibration is None else self.calibration.extend_texts(rows)
 
     def text_from(self, texts: list[str]) -> Tensor:
         """One batch of texts to unit-norm float32 ``(B, E)``, with gradients to text prompts."""

@@ -134,13 +134,20 @@ def make_model(shared, style_config, style_codes):
         *,
         query_map="none",
         tower=None,
+        calibration=None,
         style=style_config,
         seed=0,
         **prompts,
     ):
         prompts = PromptConfig(**{"n_tokens": 2, "hidden": 5, **prompts})
         settings = baselines.settings(
-            method, encoder, style=style, prompts=prompts, tower=tower, query_map=query_map
+            method,
+            encoder,
+            style=style,
+            prompts=prompts,
+            tower=tower,
+            query_map=query_map,
+            calibration=calibration,
         )
         torch.manual_seed(seed)
         reader = shared(style) if settings.needs_style else None

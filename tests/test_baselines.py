@@ -30,7 +30,7 @@ def count(model: FreestyleRet) -> int:
         ("freestyle", {}, 3 * STYLED),
         ("freestyle", {"hidden": 0}, 3 * (TOKENS + 6 * TOKENS)),
         ("freestyle", {"query_map": "linear"}, 3 * STYLED + 40 * 40 + 40),
-        ("freestyle", {"query_map": "styled"}, 3 * STYLED + 40 * 40 + 40 + 6 * 64 + 64 + 64 * 40),
+        ("freestyle", {"query_map": "styled"}, 3 * STYLED + 40 * 41 + 7 * 64 + 65 * 80),
         ("freestyle", {"text_tokens": 4}, 3 * STYLED + 4 * 48),
         ("freestyle", {"shallow": "learned"}, TOKENS + 2 * STYLED),
         ("freestyle", {"shallow": "none"}, 2 * STYLED),

@@ -18,7 +18,8 @@ from freestyle.demo import quiet
 from freestyle.encoders.factory import create
 from freestyle.evaluation.centred import fit_style_centred
 from freestyle.evaluation.embed import Embedder, Variant
-from freestyle.evaluation.models import rank_embeddings, single_styles
+from freestyle.evaluation.fusion import WEIGHTED
+from freestyle.evaluation.models import joint_weights, rank_embeddings, single_styles
 from freestyle.evaluation.protocols import parse_protocol
 from freestyle.files import write_text
 from freestyle.model import FreestyleRet
@@ -114,17 +115,39 @@ def measure(
     embeddings = Embedder(variants).embed(split, single)
     results: list[dict[str, Any]] = []
     ranks: dict[str, dict[str, list[int]]] = {}
+    weights = {}
+    if WEIGHTED in wanted.fusions:
+        validation = cell.config["data"].get("val_split", "val")
+        known = Embedder(variants).embed(open_cell_split(cell, validation, single), single)
+        weights = joint_weights(variants, known, wanted.styles)
     for name in wanted.protocols:
         protocol = parse_protocol(name)
         rows, outcomes = rank_embeddings(
-            variants, embeddings, wanted.styles, protocol=protocol, fusions=wanted.fusions
+            variants,
+            embeddings,
+            wanted.styles,
+            protocol=protocol,
+            fusions=wanted.fusions,
+            weights=weights,
         )
-        results += [{"protocol": name, "variant": row.method, **row.to_json()} for row in rows]
+        for row in rows:
+            result = {"protocol": name, "variant": row.method, **row.to_json()}
+            if row.fusion == WEIGHTED:
+                result["weights"] = list(weights[row.method, row.style])
+            results.append(result)
         if protocol.batch_size is None:
             ranks = {
                 variant: {style: o.ranks.values.tolist() for style, o in by_style.items()}
                 for variant, by_style in outcomes.items()
             }
+    pictures = [style for style in single if style != "text"]
+    for change in wanted.changes:
+        changed = Embedder(variants, change=change).embed(split, pictures)
+        rows, _ = rank_embeddings(variants, changed, pictures)
+        results += [
+            {"protocol": "gallery", "variant": row.method, "change": change, **row.to_json()}
+            for row in rows
+        ]
     for row in results:
         row["method"], row["seed"] = cell.name, cell.seed
     return results, ranks, embeddings.split.n_gallery

@@ -53,8 +53,8 @@ class EvaluateConfig:
         fusions: Rules for joint styles.
         protocols: ``gallery`` and batches such as ``batch:24``.
         style_controls: Also put the training mean, and another query's code, in place of each code.
-        changes: Names of :mod:`freestyle.bench.changes` that are done to the pictures; empty for
-            none.
+        changes: Of :mod:`freestyle.evaluation.changes`, such as ``rotate:15``: each is done to all
+            query pictures in a further evaluation over the whole gallery.
     """
 
     split: str = "test"

@@ -18,7 +18,7 @@ from freestyle.datasets.readers import available_styles, open_split
 from freestyle.errors import UserError
 from freestyle.evaluation.centred import fit_style_centred
 from freestyle.evaluation.embed import Variant
-from freestyle.evaluation.fusion import DEFAULT_FUSION, FUSIONS
+from freestyle.evaluation.fusion import DEFAULT_FUSION, RULES, WEIGHTED
 from freestyle.evaluation.models import Evaluation, cases, evaluate_models, single_styles
 from freestyle.evaluation.protocols import parse_protocol
 from freestyle.evaluation.report import write_markdown, write_report
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--fusion",
         default=DEFAULT_FUSION,
-        help=f"rules for joint styles, comma-separated: {', '.join(FUSIONS)}",
+        help=f"rules for joint styles, comma-separated: {', '.join(RULES)}",
     )
     p.add_argument("--json", help="write the report here")
     p.add_argument("--markdown", help="write report.md here")
@@ -119,12 +119,19 @@ def main(args: Sequence[str]) -> Evaluation:
         variants["style-centred"] = Variant(model)
     if options.grid and len(variants) < 2:
         raise UserError("--grid compares two methods: give --model or --methods, or leave it out")
+    validation = None
+    if WEIGHTED in listed(options.fusion):
+        joint = [style for style in styles if "+" in style]
+        validation = open_split(
+            root, data.get("val_split") or "val", single_styles(joint), **reading
+        )
     result = evaluate_models(
         variants,
         split,
         styles,
         protocol=protocol,
         fusions=listed(options.fusion) or [DEFAULT_FUSION],
+        validation=validation,
         command=shlex.join(["python", "eval.py", *args]),
         **settings,
     )
@@ -143,8 +150,8 @@ def check_options(options: argparse.Namespace) -> None:
     if options.num_workers < 0:
         raise UserError(f"--num-workers is {options.num_workers}: use 0 or more")
     for rule in listed(options.fusion):
-        if rule not in FUSIONS:
-            raise UserError(f"unknown rule '{rule}' in --fusion: use {', '.join(FUSIONS)}")
+        if rule not in RULES:
+            raise UserError(f"unknown rule '{rule}' in --fusion: use {', '.join(RULES)}")
     try:
         torch.empty(1, device=options.device)
     except (RuntimeError, AssertionError) as error:

@@ -7,18 +7,17 @@ costs one more pass through the blocks and no more decoding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from freestyle.calibration import extend_queries
 from freestyle.code_cache import CodeCache
 from freestyle.datasets.records import QuerySet, RetrievalSplit
 from freestyle.errors import UserError
+from freestyle.evaluation.changes import ChangedPictures
+from freestyle.evaluation.variants import Embeddings, Variant
 from freestyle.frozen import (
     FrozenRows,
     Pictures,
@@ -27,57 +26,8 @@ from freestyle.frozen import (
     remembered,
     remembers,
 )
-from freestyle.model import FreestyleRet
 
 SHARED_BYTES = 512 * 2**20  # of one style's tokens, kept while a command runs
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A model and how it is used.
-
-    Attributes:
-        model: The model.
-        style: ``own`` codes; ``mean``: the training mean in place of every code; ``shuffled``:
-            another query's code (drawn once over all picture queries); ``zero``: no style at all.
-        use_map: Whether a trained query map is applied; the calibration, made with it, goes too.
-        calibrate: Whether scores are calibrated, where the model has learned to.
-    """
-
-    model: FreestyleRet
-    style: Literal["own", "mean", "shuffled", "zero"] = "own"
-    use_map: bool = True
-    calibrate: bool = True
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether queries ask for lowered scores."""
-        return self.use_map and self.calibrate
-
-
-@dataclass
-class Embeddings:
-    """Embedded gallery and queries of one split.
-
-    Attributes:
-        split: The split, without what could not be read.
-        gallery: ``(G, E)`` unit norm.
-        queries: Per variant and style ``(Q, E)`` unit norm, with the calibration's columns.
-        skipped: Unreadable files that were left out.
-        terms: Per variant with calibration the photos' columns ``(G, S + 1)``.
-    """
-
-    split: RetrievalSplit
-    gallery: Tensor
-    queries: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    skipped: list[Path] = field(default_factory=list)
-    terms: dict[str, Tensor] = field(default_factory=dict)
-
-    def photos(self, name: str) -> Tensor:
-        """The gallery as one variant's queries are compared with it."""
-        if name not in self.terms:
-            return self.gallery
-        return torch.cat([self.gallery, self.terms[name]], dim=1)
 
 
 class Embedder:
@@ -91,6 +41,8 @@ class Embedder:
         on_broken: ``stop`` or ``skip`` at unreadable files.
         cache_dir: Folder of style codes on disk; None for the default.
         seed: Of the shuffle of style codes.
+        change: Done to every query picture, such as ``rotate:15``
+            (:mod:`freestyle.evaluation.changes`); photos stay.
 
     Raises:
         UserError: If the variants have different encoders.
@@ -106,6 +58,7 @@ class Embedder:
         on_broken: str = "stop",
         cache_dir: str | Path | None = None,
         seed: int = 0,
+        change: str | None = None,
     ) -> None:
         tags = {variant.model.encoder.weights_tag for variant in variants.values()}
         if len(tags) != 1:
@@ -117,6 +70,7 @@ class Embedder:
         self.encoder = next(iter(variants.values())).model.encoder
         self.device, self.batch_size, self.num_workers = device, batch_size, num_workers
         self.on_broken, self.cache, self.seed = on_broken, CodeCache(cache_dir), seed
+        self.change = change
         for variant in variants.values():
             variant.model.to(device).eval()
         self.readers = {
@@ -143,7 +97,7 @@ class Embedder:
             frozen_key("photos", self.encoder.weights_tag, split.gallery, self.on_broken),
             lambda: self._pass(
                 lambda pixels, _: {"embedding": self.encoder.encode_image(pixels)},
-                split.gallery,
+                Pictures(split.gallery, self.encoder.preprocessing, self.on_broken),
                 "Embedding gallery",
             ),
         )
@@ -203,24 +157,26 @@ class Embedder:
                     passed[id(model), how] = before, code, style
                 before, code, style = passed[id(model), how]
                 query = model.finish(before, code, style=style, use_map=variant.use_map)
-                values[name] = extend_queries(
-                    model, query, code, style=style, calibrate=variant.calibrated
+                values[name] = model.complete_query(
+                    query, code, style=style, calibrate=variant.calibrated
                 )
             return values
 
         title = f"Embedding {queries.style}"
+        pictures = self._pictures(queries.sources)
         if not self._tokens_fit(len(queries)):
             return self._pass(
                 lambda pixels, index: compute(self.encoder.patch_tokens(pixels), index),
-                queries.sources,
+                pictures,
                 title,
             )
-        key = frozen_key("tokens", self.encoder.weights_tag, queries.sources, self.on_broken)
+        tag = self.encoder.weights_tag + pictures.tag
+        key = frozen_key("tokens", tag, queries.sources, self.on_broken)
         tokens = remembered(
             key,
             lambda: self._pass(
                 lambda pixels, _: {"tokens": self.encoder.patch_tokens(pixels)},
-                queries.sources,
+                pictures,
                 f"Reading {queries.style}",
             ),
         )
@@ -244,7 +200,7 @@ class Embedder:
         """Embeddings of one style's pictures without any prompt: ``(1, N, E)``, and readable."""
         rows = self._pass(
             lambda pixels, _: {"embedding": self.encoder.embed_image(pixels)},
-            queries.sources,
+            self._pictures(queries.sources),
             f"Embedding {queries.style}",
         )
         return rows["embedding"][None], rows.readable
@@ -267,15 +223,16 @@ class Embedder:
 
     def style_codes(self, paths: Sequence[Path], tag: str, description: str) -> Tensor:
         """Codes of pictures ``(N, code_dim)`` float16 by one of the variants' readers."""
+        pictures = self._pictures(paths)
 
         def compute() -> Tensor:
             rows = self._pass(
-                lambda pixels, _: {"code": self.readers[tag](pixels)}, paths, description
+                lambda pixels, _: {"code": self.readers[tag](pixels)}, pictures, description
             )
             rows["code"][~rows.readable] = float("nan")
             return rows["code"]
 
-        return self.cache.get(paths, tag, self.encoder.preprocessing, compute)
+        return self.cache.get(paths, tag + pictures.tag, self.encoder.preprocessing, compute)
 
     def _shuffled(self, codes: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
         """The same codes, each dealt to a query of any style; unreadable ones keep their NaN."""
@@ -292,10 +249,16 @@ class Embedder:
                 dealt[style][tag] = part
         return dealt
 
-    def _pass(self, compute, paths: Sequence[Path], description: str) -> FrozenRows:
+    def _pictures(self, paths: Sequence[Path]) -> Pictures:
+        """Query pictures, changed where that was asked for."""
+        if self.change is None:
+            return Pictures(paths, self.encoder.preprocessing, self.on_broken)
+        return ChangedPictures(paths, self.encoder.preprocessing, self.on_broken, self.change)
+
+    def _pass(self, compute, pictures: Pictures, description: str) -> FrozenRows:
         return frozen_pass(
             compute,
-            Pictures(paths, self.encoder.preprocessing, self.on_broken),
+            pictures,
             device=self.device,
             batch_size=self.batch_size,
             num_workers=self.num_workers,

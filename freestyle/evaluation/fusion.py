@@ -7,6 +7,7 @@ reads all chunks once (:meth:`Fusion.fit`), then joins any columns (:meth:`Fusio
     max-softmax      the largest softmax probability among the terms, as FreestyleRet's code does
     sum              plain sum of the cosines
     reciprocal-rank  sum of 1 / (60 + rank) (Cormack, Clarke and Buettcher, SIGIR 2009)
+    weighted         as zscore, with a weight per term that was fitted on validation queries
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 from freestyle.errors import UserError
 
 DEFAULT_FUSION = "zscore"
+WEIGHTED = "weighted"
 
 # A term whose scores vary by less than this, relative to their size, says nothing about a query.
 _CONSTANT = 1e-9
@@ -101,6 +103,28 @@ class ZScore(Fusion):
         return total
 
 
+class Weighted(ZScore):
+    """``sum_t w_t (s_t - mean_t) / sd_t``; weights come from :func:`fit_weights`.
+
+    Args:
+        weights: One per term, in the terms' order.
+    """
+
+    name = WEIGHTED
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        self.weights = tuple(weights)
+
+    def combine(self, scores: list[Tensor], state: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Weighted sum of the standardised terms."""
+        if len(scores) != len(self.weights):
+            raise ValueError(f"{len(self.weights)} weights cannot join {len(scores)} terms")
+        weighted = [
+            (mean, inverse * w) for (mean, inverse), w in zip(state, self.weights, strict=True)
+        ]
+        return super().combine(scores, weighted)
+
+
 class MaxSoftmax(Fusion):
     """``max_t softmax_g(s_t)`` over the gallery, without temperature.
 
@@ -160,6 +184,9 @@ FUSIONS: dict[str, Fusion] = {
 }
 
 
+RULES = (*FUSIONS, WEIGHTED)
+
+
 def get_fusion(rule: str | Fusion) -> Fusion:
     """The rule of this name; a rule passes through unchanged.
 
@@ -169,7 +196,7 @@ def get_fusion(rule: str | Fusion) -> Fusion:
     if isinstance(rule, Fusion):
         return rule
     if rule not in FUSIONS:
-        raise UserError(f"unknown fusion rule {rule!r}: use one of {', '.join(FUSIONS)}")
+        raise UserError(f"unknown fusion rule {rule!r}: use one of {', '.join(RULES)}")
     return FUSIONS[rule]
 
 

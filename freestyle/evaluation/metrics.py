@@ -133,6 +133,40 @@ def mean_average_precision_at(relevant: ArrayLike, n_relevant: ArrayLike, k: int
     return float(average_precision_at(relevant, n_relevant, k).mean())
 
 
+def recall_at_gallery_size(
+    ranks: Ranks | ArrayLike, gallery_size: int, size: int, k: int = 1
+) -> np.ndarray:
+    """Recall@K of each query in random smaller galleries that hold its photo, exactly.
+
+    A query at rank r has r - 1 better photos among the other G - 1. Of n - 1 others drawn without
+    replacement, the number of better ones is hypergeometric; the query is found when at most K - 1
+    of them are. No gallery is drawn, so there is no noise from drawing.
+
+    Args:
+        ranks: 1-based ranks ``(Q,)`` in the whole gallery, one relevant photo each.
+        gallery_size: G.
+        size: n, in [1, G].
+        k: K.
+
+    Returns:
+        ``(Q,)`` expected hits in [0, 1].
+
+    Raises:
+        ValueError: Sizes out of range.
+
+    Example:
+        >>> recall_at_gallery_size([1, 2], 3, 2).tolist()  # the better of two others comes or not
+        [1.0, 0.5]
+    """
+    from scipy.stats import hypergeom
+
+    values = _check(ranks)
+    if not 1 <= size <= gallery_size or values.max() > gallery_size or k < 1:
+        raise ValueError(f"size {size} and ranks must lie in [1, {gallery_size}], k in [1, ...)")
+    better = values - 1
+    return np.asarray(hypergeom.cdf(k - 1, gallery_size - 1, better, size - 1), dtype=np.float64)
+
+
 def bootstrap_interval(
     values: ArrayLike, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:

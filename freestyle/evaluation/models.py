@@ -12,10 +12,11 @@ from freestyle.errors import UserError
 from freestyle.evaluation.embed import Embedder, Embeddings, Variant
 from freestyle.evaluation.evaluate import Outcome, evaluate_queries
 from freestyle.evaluation.figures import Case
-from freestyle.evaluation.fusion import DEFAULT_FUSION
+from freestyle.evaluation.fusion import DEFAULT_FUSION, WEIGHTED, Weighted
 from freestyle.evaluation.protocols import Protocol
 from freestyle.evaluation.ranks import top_k
 from freestyle.evaluation.report import Report, Row
+from freestyle.evaluation.weights import fit_weights
 
 MAP_AT = (10, 50)
 
@@ -47,6 +48,7 @@ def evaluate_models(
     *,
     protocol: Protocol | None = None,
     fusions: Sequence[str] = (DEFAULT_FUSION,),
+    validation: RetrievalSplit | None = None,
     command: str = "",
     embedder: Embedder | None = None,
     **options: object,
@@ -59,6 +61,7 @@ def evaluate_models(
         styles: Single styles and joint ones, such as ``sketch+text``.
         protocol: Whole gallery where None.
         fusions: Rules for joint styles; one row each.
+        validation: The split on which ``weighted`` chooses its weights, with the same styles.
         command: Kept in the report.
         embedder: A ready one; else made from ``options``.
         **options: Of :class:`~freestyle.evaluation.embed.Embedder`.
@@ -78,8 +81,15 @@ def evaluate_models(
             split.aligned(parts)
     embedder = embedder or Embedder(variants, **options)
     embeddings = embedder.embed(split, single_styles(styles))
+    weights = {}
+    if WEIGHTED in fusions and any("+" in style for style in styles):
+        if validation is None:
+            raise UserError("fusion 'weighted' needs a validation split: choose another rule")
+        joint = [style for style in styles if "+" in style]
+        known = embedder.embed(validation, single_styles(joint))
+        weights = joint_weights(variants, known, joint)
     rows, outcomes = rank_embeddings(
-        variants, embeddings, styles, protocol=protocol, fusions=fusions
+        variants, embeddings, styles, protocol=protocol, fusions=fusions, weights=weights
     )
     split = embeddings.split
     encoder = embedder.encoder
@@ -103,6 +113,7 @@ def rank_embeddings(
     *,
     protocol: Protocol | None = None,
     fusions: Sequence[str] = (DEFAULT_FUSION,),
+    weights: dict[tuple[str, str], tuple[float, ...]] | None = None,
 ) -> tuple[list[Row], dict[str, dict[str, Outcome]]]:
     """Rank every query of what is embedded already.
 
@@ -112,6 +123,7 @@ def rank_embeddings(
         styles: Single styles, and joint ones whose parts were embedded.
         protocol: Whole gallery where None.
         fusions: Rules for joint styles; one row each.
+        weights: From :func:`joint_weights`, where one of the rules is ``weighted``.
 
     Returns:
         Rows for a report; per variant and style the outcome, with the first fusion rule.
@@ -126,6 +138,10 @@ def rank_embeddings(
             terms = [embeddings.queries[name][part] for part in parts]
             queries = split.queries[parts[0]]
             for rule in fusions if len(parts) > 1 else (None,):
+                joined = {}
+                if rule is not None:
+                    fitted = rule == WEIGHTED
+                    joined["fusion"] = Weighted(weights[name, style]) if fitted else rule
                 outcome = evaluate_queries(
                     terms,
                     embeddings.photos(name),
@@ -134,7 +150,7 @@ def rank_embeddings(
                     protocol=protocol,
                     map_at=map_at,
                     query_ids=queries.ids,
-                    **({} if rule is None else {"fusion": rule}),
+                    **joined,
                 )
                 outcomes[name].setdefault(style, outcome)
                 rows.append(
@@ -147,6 +163,31 @@ def rank_embeddings(
                     )
                 )
     return rows, outcomes
+
+
+def joint_weights(
+    variants: dict[str, Variant], validation: Embeddings, styles: Sequence[str]
+) -> dict[tuple[str, str], tuple[float, ...]]:
+    """Weights of every variant's joint styles, chosen on a validation split.
+
+    Args:
+        variants: Those that were embedded.
+        validation: Their embeddings of that split.
+        styles: Joint styles; single ones are passed over.
+    """
+    split = validation.split
+    found = {}
+    for name in variants:
+        for style in styles:
+            parts = style.split("+")
+            if len(parts) > 1:
+                found[name, style] = fit_weights(
+                    [validation.queries[name][part] for part in parts],
+                    validation.photos(name),
+                    split.queries[parts[0]].groups,
+                    split.gallery_groups,
+                )
+    return found
 
 
 def cases(
