@@ -24,7 +24,7 @@ $(STAMP): requirements.txt constraints.txt
 	  $$UV pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(STAMP)  ## Train prompt tokens on DSR-Emoji and print the Recall@K table (under 6 minutes)
+demo: $(STAMP)  ## Train on DSR-Emoji and print the Recall@K table (under 6 minutes)
 	$(PY) -m freestyle.cli demo --out runs/demo
 
 results: $(STAMP)  ## Every control over 3 seeds: the README's table; finished cells are kept

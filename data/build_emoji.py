@@ -10,11 +10,16 @@ Run ``python data/build_emoji.py``: it fetches the packages with ``npm pack``. O
 yourself and give ``--packages DIR``, which holds ``DIR/<name>/package.json`` or
 ``DIR/node_modules/<name>/package.json`` for each name above.
 Two builds with the same Pillow and resvg-py are byte-identical.
+
+``--partial`` adds unfinished sketches to an existing build and changes nothing else:
+``sketch-25/``, ``sketch-50/`` and ``sketch-75/`` hold the first 25, 50 and 75 % of each drawing's
+strokes.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import hashlib
 import io
@@ -24,11 +29,13 @@ import re
 import shutil
 import sys
 import tempfile
+import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import resvg_py
 from npm_packages import BuildError, Package, fetch_packages, find_packages
@@ -50,11 +57,17 @@ STYLES = ("images", "sketch", "art", "colour", "mosaic", "text")
 SPLITS = ("train", "val", "test")
 # What a build writes at the top of its folder; anything else there (README, licences) is kept.
 GENERATED = (*STYLES, *(f"{split}.json" for split in SPLITS), "concepts.json")
+PARTIAL = {"sketch-25": 25, "sketch-50": 50, "sketch-75": 75}  # style: percent of the strokes
+
+SHAPES = {"path", "line", "circle", "ellipse", "rect", "polyline", "polygon"}
+NOT_DRAWN = {"defs", "clipPath", "mask", "marker", "pattern", "symbol"}  # drawn by reference only
 
 SKIN_TONE = re.compile(r"1f3f[b-f]")
 LEFT_OUT_GROUPS = {"flags", "component"}
 UNSEXED = {"1f468": "1f9d1", "1f469": "1f9d1"}  # man, woman -> person
 IGNORED = {"fe0f", "200d", "2640", "2642"}  # variation selector, joiner, female and male sign
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -155,19 +168,73 @@ def _concept(
     )
 
 
+def _rasterise(**source: str) -> bytes:
+    """Return an SVG (``svg_path`` or ``svg_string``) as a SIZE x SIZE PNG."""
+    png = resvg_py.svg_to_bytes(**source, width=SIZE, height=SIZE, skip_system_fonts=True)
+    return bytes(png)
+
+
 def draw_svg(path: Path) -> Image.Image:
     """Return an SVG as a SIZE x SIZE RGB picture on a white ground."""
     try:
-        png = resvg_py.svg_to_bytes(
-            svg_path=str(path),
-            width=SIZE,
-            height=SIZE,
-            background="#ffffff",
-            skip_system_fonts=True,
-        )
+        png = _rasterise(svg_path=str(path), background="#ffffff")
     except ValueError as error:
         raise BuildError(f"{path} is not a readable SVG; unpack its package again.") from error
-    return Image.open(io.BytesIO(bytes(png))).convert("RGB")
+    return Image.open(io.BytesIO(png)).convert("RGB")
+
+
+def draw_partial(path: Path) -> dict[str, Image.Image]:
+    """Return an SVG's unfinished sketches by style, drawn as `draw_svg` does.
+
+    Later strokes are taken out of the tree, so groups, transforms and styles stay as they are.
+    The number of strokes is rounded up and at least one.
+    """
+    pictures = {}
+    try:
+        root = ET.fromstring(path.read_bytes())  # expat reads no other file
+        drawn = strokes(root)
+        left = len(drawn)
+        for style, percent in sorted(PARTIAL.items(), key=lambda item: -item[1]):
+            while left > max(1, -(-len(drawn) * percent // 100)):
+                left -= 1
+                parent, shape = drawn[left]
+                parent.remove(shape)
+            svg = ET.tostring(root, encoding="unicode")
+            png = _rasterise(svg_string=svg, background="#ffffff")
+            pictures[style] = Image.open(io.BytesIO(png)).convert("RGB")
+    except (OSError, ValueError, ET.ParseError) as error:
+        raise BuildError(f"{path} is not a readable SVG; unpack its package again.") from error
+    return pictures
+
+
+def strokes(root: ET.Element) -> list[tuple[ET.Element, ET.Element]]:
+    """Return each stroke after its parent, in document order.
+
+    A stroke is a shape that leaves ink when all other shapes are gone: the renderer knows best
+    about inherited paint, opacity and empty outlines.
+    """
+    bare = copy.deepcopy(root)
+    trial = list(_shapes(bare))
+    for parent, shape in trial:
+        parent.remove(shape)
+    nothing = _rasterise(svg_string=ET.tostring(bare, encoding="unicode"))
+    drawn = []
+    for pair, (parent, shape) in zip(_shapes(root), trial, strict=True):
+        parent.append(shape)
+        if _rasterise(svg_string=ET.tostring(bare, encoding="unicode")) != nothing:
+            drawn.append(pair)
+        parent.remove(shape)
+    return drawn
+
+
+def _shapes(node: ET.Element) -> Iterator[tuple[ET.Element, ET.Element]]:
+    """Yield each shape below ``node`` after its parent, in document order."""
+    for child in node:
+        name = child.tag.rpartition("}")[2]
+        if name in SHAPES:
+            yield node, child
+        elif name not in NOT_DRAWN:
+            yield from _shapes(child)
 
 
 def draw_render(path: Path) -> Image.Image:
@@ -215,6 +282,13 @@ def write_concept(concept: Concept, out: Path) -> None:
     (out / "text" / f"{concept.stem}.txt").write_bytes(text.encode())
 
 
+def write_partial(stem: str, openmoji: Path, out: Path) -> None:
+    """Write one concept's unfinished sketches below ``out``."""
+    line = openmoji / "black" / "svg" / f"{stem.upper()}.svg"
+    for style, picture in draw_partial(line).items():
+        (out / style / f"{stem}.webp").write_bytes(encode(picture, LOSSLESS))
+
+
 def _json_lines(rows: Iterable[dict[str, str]]) -> bytes:
     """Return a JSON list with one row a line."""
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
@@ -245,10 +319,10 @@ def write_lists(concepts: list[Concept], out: Path) -> Counter[str]:
     return Counter(splits.values())
 
 
-def tree_digest(root: Path) -> str:
+def tree_digest(root: Path, entries: Iterable[str] = GENERATED) -> str:
     """Return one SHA-256 over the names and bytes of all generated files below ``root``."""
     total = hashlib.sha256()
-    for entry in sorted(GENERATED):
+    for entry in sorted(entries):
         top = root / entry
         files = sorted(top.iterdir(), key=lambda p: p.name) if top.is_dir() else [top]
         for file in files:
@@ -261,12 +335,12 @@ def _check_target(out: Path) -> None:
     """Refuse to replace anything but an earlier build."""
     if out.exists() and not out.is_dir():
         raise BuildError(f"{out} is a file; give --out a folder.")
-    known = {*GENERATED, "README.md", "LICENSES"}
+    known = {*GENERATED, *PARTIAL, "README.md", "LICENSES"}
     if out.is_dir() and {entry.name for entry in out.iterdir()} - known:
         raise BuildError(f"{out} holds other files than DSR-Emoji; give --out a new folder.")
 
 
-def _run(job: Callable[[Concept], None], concepts: list[Concept], workers: int) -> None:
+def _run(job: Callable[[T], None], concepts: Sequence[T], workers: int) -> None:
     bar = functools.partial(tqdm, total=len(concepts), unit="concept", delay=2, desc="DSR-Emoji")
     if workers == 1:
         for concept in bar(concepts):
@@ -282,7 +356,7 @@ def build(packages: dict[str, Path], out: Path, workers: int = 1) -> Counter[str
 
     Args:
         packages: The folder of each package, as `find_packages` returns it.
-        out: The folder to create or replace; its README and LICENSES stay.
+        out: The folder to create or replace; its README, LICENSES and partial sketches stay.
         workers: Processes that draw at the same time.
 
     Returns:
@@ -311,6 +385,49 @@ def build(packages: dict[str, Path], out: Path, workers: int = 1) -> Counter[str
     return counts
 
 
+def built_stems(out: Path) -> list[str]:
+    """Return the stems of the sketches in a finished build.
+
+    Raises:
+        BuildError: There is no build in ``out``.
+    """
+    stems = sorted(file.stem for file in (out / "sketch").glob("*.webp"))
+    if not stems or not all((out / entry).exists() for entry in GENERATED):
+        raise BuildError(
+            f"{out} holds no DSR-Emoji build; build it there first, without --partial."
+        )
+    return stems
+
+
+def build_partial(openmoji: Path, out: Path, workers: int = 1) -> int:
+    """Draw the unfinished sketches beside ``out`` and swap their folders in when complete.
+
+    Args:
+        openmoji: The folder of the OpenMoji package.
+        out: A finished build; its other files are not touched.
+        workers: Processes that draw at the same time.
+
+    Returns:
+        The number of sketches in each folder.
+
+    Raises:
+        BuildError: A drawing is unreadable, or ``out`` holds no build.
+    """
+    out = out.resolve()
+    stems = built_stems(out)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        fresh, old = Path(scratch, "new"), Path(scratch, "old")
+        old.mkdir()
+        for style in PARTIAL:
+            (fresh / style).mkdir(parents=True)
+        _run(functools.partial(write_partial, openmoji=openmoji, out=fresh), stems, workers)
+        for style in PARTIAL:
+            if (out / style).exists():
+                (out / style).rename(old / style)
+            (fresh / style).rename(out / style)
+    return len(stems)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Build DSR-Emoji from the command line; return the exit code."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "freestyle", "npm")
@@ -318,21 +435,37 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--packages", type=Path, help="folder of unpacked npm packages")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "emoji")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help=f"only add unfinished sketches to the build in --out: {', '.join(PARTIAL)}",
+    )
     args = parser.parse_args(argv)
     try:
         if args.workers < 1:
             raise BuildError(f"--workers is {args.workers}; give 1 or more.")
+        wanted = PACKAGES
+        if args.partial:
+            built_stems(args.out)  # a wrong --out is refused before anything is fetched
+            wanted = tuple(package for package in PACKAGES if package.name == OPENMOJI)
         if args.packages:
-            packages = find_packages(args.packages, PACKAGES)
+            packages = find_packages(args.packages, wanted)
         else:
-            packages = fetch_packages(cache, PACKAGES)
-        counts = build(packages, args.out, args.workers)
+            packages = fetch_packages(cache, wanted)
+        if args.partial:
+            number = build_partial(packages[OPENMOJI], args.out, args.workers)
+        else:
+            counts = build(packages, args.out, args.workers)
     except BuildError as error:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:
         print(f"{error}; check the path and its permissions.", file=sys.stderr)
         return 2
+    if args.partial:
+        print(f"{args.out}: {number} sketches in each of {', '.join(PARTIAL)}")
+        print(f"digest {tree_digest(args.out, PARTIAL)}")
+        return 0
     size = sum(file.stat().st_size for file in args.out.rglob("*") if file.is_file())
     shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
     print(f"{args.out}: {counts.total()} concepts ({shares}), {size / 1e6:.1f} MB")

@@ -160,7 +160,8 @@ class CalibrationConfig:
         temperature: T for picture queries, on cosines in [-1, 1].
         strength: For picture queries, in [0, 1].
         text_temperature: T for texts.
-        text_strength: For texts.
+        text_strength: For texts; 0 leaves them as they are. An encoder that was itself trained on
+            the bank's captions knows them too well for them to stand for other texts.
         bank: At most so many training queries per style are kept.
     """
 
@@ -168,7 +169,7 @@ class CalibrationConfig:
     temperature: float = 0.03
     strength: float = 0.5
     text_temperature: float = 0.02
-    text_strength: float = 0.5
+    text_strength: float = 0.0
     bank: int = 1024
 
     def __post_init__(self) -> None:

@@ -38,7 +38,7 @@ def main(args: Sequence[str]) -> None:
 def run(out: Path, config: str, command: str) -> None:
     """The four steps of the demo."""
     start = time.monotonic()
-    _say("1/4  Fitting the style space and training prompt tokens over the frozen encoder")
+    _say("1/4  Fitting the style space, training what a query's style does to its embedding")
     train(config, out)
     _say("2/4  Training the control: one linear query adapter")
     adapter = out / "controls" / "query-adapter"
@@ -129,7 +129,7 @@ def publish(
         out / "case_studies.png",
         gallery_size=report.gallery_size,
         title="Drawn by seed from queries that only one of the two finds",
-        names={"zero-shot": "frozen encoder", "freestyle": "with style prompts"},
+        names={"zero-shot": "frozen encoder", "freestyle": "freestyle"},
     )
     table = wide_table(report.rows, unseen=unseen, mean_over=trained)
     sys.stdout.write(

@@ -19,7 +19,9 @@ def rows(count, width=6, seed=0):
 @pytest.fixture
 def fitted():
     """Two styles, told apart by the first entry of the code; a third kind is nobody's."""
-    calibration = HubCalibration(CalibrationConfig(temperature=0.1, strength=0.7), 6, 2)
+    calibration = HubCalibration(
+        CalibrationConfig(temperature=0.1, strength=0.7, text_strength=0.5), 6, 2
+    )
     codes = [torch.randn(50, 2) * 0.1 + torch.tensor([x, 0.0]) for x in (-3.0, 3.0)]
     others = torch.randn(50, 2) * 0.1 + torch.tensor([0.0, 5.0])
     calibration.fit([rows(50, seed=1), rows(30, seed=2)], codes, others, rows(9, seed=3))
@@ -87,7 +89,7 @@ def test_the_bank_is_capped_and_drawn_the_same_again():
 
 
 def test_a_saved_model_scores_as_before(make_model, pictures, tmp_path):
-    model = make_model("query-adapter", calibration=CalibrationConfig())
+    model = make_model("query-adapter", calibration=CalibrationConfig(text_strength=0.4))
     plain = model.encode_query(pictures) @ model.encode_gallery(pictures).T
     model.calibration.fit([rows(9, 40)], None, None, rows(4, 40, seed=1))
     scores = model.encode_query(pictures) @ model.encode_gallery(pictures).T

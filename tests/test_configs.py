@@ -13,7 +13,7 @@ import yaml
 
 from freestyle import FreestyleRet
 from freestyle.cli import evaluate
-from freestyle.config import LossConfig, PromptConfig, StyleConfig, TowerConfig
+from freestyle.config import CalibrationConfig, LossConfig, PromptConfig, StyleConfig, TowerConfig
 from freestyle.datasets.lists import in_validation
 from freestyle.training.cli import FreestyleCLI, SaveConfigPlain, main
 from freestyle.training.data import RetrievalData
@@ -41,6 +41,7 @@ METHODS = {
     "vpt_shallow": "vpt-shallow",
     "vpt_deep": "vpt-deep",
     "lora": "lora",
+    "prompt_tokens": "freestyle",
 }
 DOCUMENTED = {
     "trainer": L.Trainer,
@@ -50,6 +51,7 @@ DOCUMENTED = {
     "model.prompts": PromptConfig,
     "model.tower": TowerConfig,
     "model.loss": LossConfig,
+    "model.calibration": CalibrationConfig,
 }
 QUICK = [
     "--data.num_workers=0",
@@ -196,15 +198,17 @@ def test_the_literal_form_of_the_paper_is_what_it_says(tmp_path):
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("emoji")])
-def test_controls_differ_from_the_demo_in_the_method_only(name):
+def test_controls_differ_from_the_paper_s_tokens_in_the_method_only(name):
     if name.endswith("triplet_paper"):
         return
-    demo, values = read("emoji_mini_freestyle"), read(name)
+    demo, values = read("emoji_mini_prompt_tokens"), read(name)
     for part in ("loss", "weight_decay", "warmup", "encoder"):
         assert values["model"][part] == demo["model"][part], part
     free = {"default_root_dir"}
-    if name.endswith("query_adapter"):  # cheap enough to be trained to its own best length
+    if name.endswith(("query_adapter", "freestyle")):  # cheap: trained to their own best length
         free |= {"max_epochs", "batch_size"}
+    if name.endswith("freestyle"):  # synthetic styles are a part of the method
+        free |= {"synthetic"}
     for section in ("data", "trainer"):
         own, shared = values[section], demo[section]
         assert {k: v for k, v in own.items() if k not in free} == {

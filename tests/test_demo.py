@@ -31,7 +31,9 @@ def test_demo_trains_ranks_and_draws(tmp_path, monkeypatch, capsys):
     floors = {"sketch": 0.45, "art": 0.68, "mosaic": 0.88, "colour": 0.40}
     for style, floor in floors.items():
         assert r1["freestyle", style] >= floor, style
-    assert r1["freestyle", "text"] == r1["zero-shot", "text"]
+    assert r1["freestyle", "text"] >= r1["zero-shot", "text"]
+    for style in ("sketch", "colour"):
+        assert r1["freestyle", style] >= r1["query-adapter", style]
     for name in ("training_curve.png", "case_studies.png"):
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 300

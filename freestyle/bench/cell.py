@@ -100,7 +100,7 @@ def untrained(cell: Cell) -> FreestyleRet:
     )
     if model.config.centred:
         train = open_cell_split(cell, cell.config["data"].get("train_split", "train"), cell.styles)
-        fit_style_centred(model, train, cell.styles)
+        fit_style_centred(model, train, cell.styles, **embedding_options(cell))
     return model
 
 
@@ -112,13 +112,16 @@ def measure(
     wanted = cell.evaluate
     single = single_styles(wanted.styles)
     split = open_cell_split(cell, wanted.split, single)
-    embeddings = Embedder(variants).embed(split, single)
+    options = embedding_options(cell)
+    embeddings = Embedder(variants, **options).embed(split, single)
     results: list[dict[str, Any]] = []
     ranks: dict[str, dict[str, list[int]]] = {}
     weights = {}
     if WEIGHTED in wanted.fusions:
         validation = cell.config["data"].get("val_split", "val")
-        known = Embedder(variants).embed(open_cell_split(cell, validation, single), single)
+        known = Embedder(variants, **options).embed(
+            open_cell_split(cell, validation, single), single
+        )
         weights = joint_weights(variants, known, wanted.styles)
     for name in wanted.protocols:
         protocol = parse_protocol(name)
@@ -142,7 +145,7 @@ def measure(
             }
     pictures = [style for style in single if style != "text"]
     for change in wanted.changes:
-        changed = Embedder(variants, change=change).embed(split, pictures)
+        changed = Embedder(variants, change=change, **options).embed(split, pictures)
         rows, _ = rank_embeddings(variants, changed, pictures)
         results += [
             {"protocol": "gallery", "variant": row.method, "change": change, **row.to_json()}
@@ -166,6 +169,19 @@ def cell_variants(cell: Cell, model: FreestyleRet) -> dict[str, Variant]:
         for how in ("mean", "shuffled"):
             variants[f"{how} style"] = Variant(model, style=how)
     return variants
+
+
+def embedding_options(cell: Cell) -> dict[str, Any]:
+    """Device, decoding processes, cache and unreadable files, as the cell's training has them."""
+    data, model = cell.config["data"], cell.config.get("model") or {}
+    asked = (cell.config.get("trainer") or {}).get("accelerator", "auto")
+    on_gpu = asked in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return {
+        "device": "cuda" if on_gpu else "cpu",
+        "num_workers": data.get("num_workers", 0),
+        "on_broken": data.get("on_broken", "stop"),
+        "cache_dir": model.get("cache_dir"),
+    }
 
 
 def open_cell_split(cell: Cell, split: str, styles: list[str]) -> Any:

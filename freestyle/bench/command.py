@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from freestyle.bench.compare import collect, difference_table, main_table, summary
+from freestyle.bench.extras import extra_tables
 from freestyle.bench.ledger import Ledger
 from freestyle.bench.matrix import Cell, Matrix, read_matrix
 from freestyle.errors import UserError
@@ -100,6 +101,7 @@ def publish(matrix: Matrix, ledger: Ledger) -> None:
     parts = [f"# {matrix.title}", main_table(found)]
     if matrix.reference in found and len(found) > 1:
         parts.append(difference_table(found, matrix.reference))
+    parts += extra_tables(matrix, ledger)
     text = "\n\n".join(parts) + "\n"
     write_text(folder / "report.md", text)
     write_json(folder / "summary.json", summary(found, matrix.reference))

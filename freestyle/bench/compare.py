@@ -24,6 +24,7 @@ class Result:
         reported: Styles it was measured on, in order.
         hits: Per style R@1 of each seed and query, ``(S, Q)``.
         recalls: Per style and K the recall of each seed.
+        precisions: Per style and K mAP@K of each seed; empty unless relevance is by class.
         parameters: Trained numbers.
         seconds: Mean time of a cell.
     """
@@ -33,6 +34,7 @@ class Result:
     reported: list[str]
     hits: dict[str, np.ndarray] = field(default_factory=dict)
     recalls: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    precisions: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
     parameters: int = 0
     seconds: float = 0.0
 
@@ -42,8 +44,12 @@ class Result:
         return float(per_seed.mean()), deviation(per_seed)
 
     def per_query(self, styles: Sequence[str]) -> np.ndarray:
-        """R@1 of each query, averaged over seeds and styles ``(Q,)``; styles must be aligned."""
+        """R@1 of each query, averaged over seeds and styles ``(Q,)``; see :meth:`pairs`."""
         return np.mean([self.hits[style].mean(axis=0) for style in styles], axis=0)
+
+    def pairs(self, styles: Sequence[str]) -> bool:
+        """Whether the styles have equally many queries; by class each may have its own list."""
+        return len({self.hits[style].shape[1] for style in styles}) == 1
 
 
 def deviation(values: np.ndarray) -> float:
@@ -57,6 +63,7 @@ def collect(matrix: Matrix, ledger: Ledger) -> dict[str, Result]:
     ranks: dict[str, list[dict[str, np.ndarray]]] = {}
     found: dict[str, Result] = {}
     seconds: dict[str, list[float]] = {}
+    precisions: dict[str, dict[tuple[str, int], list[float]]] = {}
     for cell in matrix.cells:
         row = rows.get(cell.id)
         if row is None:
@@ -65,6 +72,8 @@ def collect(matrix: Matrix, ledger: Ledger) -> dict[str, Result]:
             label = cell.name if variant == OWN else f"{cell.name} ({variant})"
             ranks.setdefault(label, []).append(by_style)
             seconds.setdefault(label, []).append(row["seconds"])
+            for key, value in _precisions(row, variant).items():
+                precisions.setdefault(label, {}).setdefault(key, []).append(value)
             if label not in found:
                 found[label] = Result(
                     label, row["styles"], list(by_style), parameters=row["trained_parameters"]
@@ -76,21 +85,49 @@ def collect(matrix: Matrix, ledger: Ledger) -> dict[str, Result]:
             result.hits[style] = np.stack([hits_at(v, 1) for v in values])
             for k in (1, 5, 10):
                 result.recalls[style, k] = np.array([hits_at(v, k).mean() for v in values])
+        own = precisions.get(label, {})
+        result.precisions = {key: np.array(values) for key, values in own.items()}
     return found
 
 
+def _precisions(row: dict[str, Any], variant: str) -> dict[tuple[str, int], float]:
+    """mAP@K over the whole gallery by style and K, of one line of the ledger."""
+    return {
+        (result["style"], int(key.removeprefix("mAP@"))): value
+        for result in row["results"]
+        if result["variant"] == variant and result["protocol"] == "gallery"
+        if not result.get("change")
+        for key, value in result.items()
+        if key.startswith("mAP@")
+    }
+
+
 def difference(a: Result, b: Result, styles: Sequence[str]) -> Difference | None:
-    """R@1 of a minus b over some styles, paired by query; None where b lacks a style."""
+    """R@1 of a minus b over some styles, paired by query; None where that cannot be done.
+
+    It cannot where one of them lacks a style, or where numbers of queries differ.
+    """
     if any(style not in b.hits or style not in a.hits for style in styles):
+        return None
+    if not (a.pairs(styles) and b.pairs(styles)):
+        return None
+    if a.hits[styles[0]].shape[1] != b.hits[styles[0]].shape[1]:
         return None
     return paired_bootstrap_difference(a.per_query(styles), b.per_query(styles))
 
 
 def scopes(result: Result) -> dict[str, list[str]]:
-    """What is compared: the mean over the trained styles, and every other style alone."""
+    """What is compared: the mean over the trained styles, and every other style alone.
+
+    Trained styles with lists of different lengths cannot be paired: each stands alone then.
+    """
     trained = [style for style in result.reported if style in result.styles]
     others = [style for style in result.reported if style not in result.styles]
-    named = {"mean of " + ", ".join(trained): trained} if trained else {}
+    named = {}
+    if trained and result.pairs(trained):
+        named["mean of " + ", ".join(trained)] = trained
+    else:
+        named.update({style: [style] for style in trained})
     return named | {
         style if style == "text" or "+" in style else f"{style} (unseen)": [style]
         for style in others
@@ -124,6 +161,24 @@ def main_table(found: dict[str, Result]) -> str:
         lines.append(_line(cells))
     if any(set(means) - set(r.styles) for r in found.values()):
         lines += ["", "\\* a style that this row was not trained on"]
+    if any(result.precisions for result in found.values()):
+        lines += ["", _precision_table(found, styles)]
+    return "\n".join(lines)
+
+
+def _precision_table(found: dict[str, Result], styles: Sequence[str]) -> str:
+    """Markdown: mAP@K in %, mean over seeds, where relevance is by class."""
+    at = sorted({k for result in found.values() for _, k in result.precisions})
+    head = [" / ".join(f"mAP@{k}" for k in at) + ", %", *styles]
+    lines = [_line(head), _line(["---"] + ["---:"] * len(styles))]
+    for label, result in found.items():
+        cells = [
+            " / ".join(f"{100 * result.precisions[style, k].mean():.1f}" for k in at)
+            if (style, at[0]) in result.precisions
+            else ""
+            for style in styles
+        ]
+        lines.append(_line([label, *cells]))
     return "\n".join(lines)
 
 
@@ -162,6 +217,8 @@ def summary(found: dict[str, Result], reference: str | None) -> dict[str, Any]:
                 "R@1_deviation": {s: deviation(result.recalls[s, 1]) for s in result.reported},
             }
         )
+        for (style, k), values in result.precisions.items():
+            rows[-1].setdefault(f"mAP@{k}", {})[style] = float(values.mean())
     gaps = []
     if reference in found:
         for label, other in found.items():

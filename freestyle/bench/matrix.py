@@ -275,11 +275,16 @@ def weights_tag(encoder: str, revision: str | None) -> str:
 
 @lru_cache
 def lists_digest(root: str) -> str:
-    """SHA-256 of a data set's lists, so that a changed split is another cell."""
+    """SHA-256 of a data set's lists, so that a changed split is another cell.
+
+    ImageNet-X has them in the folders of its styles.
+    """
     digest = hashlib.sha256()
     folder = Path(root)
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.txt"), *folder.glob("*.jsonl")]):
+    for path in sorted(p for kind in ("*.json", "*.txt", "*.jsonl") for p in folder.glob(kind)):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in sorted(folder.glob("*/*.json")):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -12,8 +12,10 @@
 The published splits are ``train-normal`` / ``val-normal`` and ``train-unseen`` / ``val-unseen``:
 the list, and everything outside it. Choosing a model on the list that is then reported would
 flatter it, so ``test`` is ``val-normal``, and ``train`` and ``val`` divide ``train-normal`` by the
-hash of the record id (`freestyle.datasets.lists.in_validation`); ``test-unseen`` is
-``val-unseen``. Other folders (``art``, ``mosaic``, ...) are styles, as in the DSR layout.
+hash of the record id (`freestyle.datasets.lists.in_validation`). For unseen drawers,
+``train-unseen-fit`` and ``train-unseen-val`` divide ``train-unseen`` in the same way, and
+``test-unseen`` is ``val-unseen``: ``train`` holds those drawers, and most of those photos. Other
+folders (``art``, ``mosaic``, ...) are styles, as in the DSR layout.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ _SPLITS: dict[str, tuple[str, bool, bool | None]] = {
     "val-normal": ("val_normal.txt", True, None),
     "train-unseen": ("val_unseen_user.txt", False, None),
     "val-unseen": ("val_unseen_user.txt", True, None),
+    "train-unseen-fit": ("val_unseen_user.txt", False, False),
+    "train-unseen-val": ("val_unseen_user.txt", False, True),
 }
 
 

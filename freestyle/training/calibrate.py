@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 if TYPE_CHECKING:
     from freestyle.training.module import RetrievalModule
@@ -27,7 +28,9 @@ def fit_calibration(module: RetrievalModule) -> None:
     queries: list[list[Tensor]] = [[] for _ in styles]
     codes: list[list[Tensor]] = [[] for _ in styles]
     model.eval()
-    for batch in DataLoader(data.items("train"), batch_size=64, num_workers=data.num_workers):
+    items = data.items("train")
+    some = Subset(items, drawn(items.numbers, model.calibration.config.bank))
+    for batch in DataLoader(some, batch_size=64, num_workers=data.num_workers):
         batch = {name: value.to(module.device) for name, value in batch.items()}
         features, raw = module.frozen(batch, "train", None)
         rows = model.query_from(features, raw).cpu()
@@ -47,6 +50,16 @@ def fit_calibration(module: RetrievalModule) -> None:
         None if reduced is None or len(styles) == real else torch.cat(reduced[real:]),
         _texts(module),
     )
+
+
+def drawn(numbers: np.ndarray, most: int) -> list[int]:
+    """Positions of at most so many items of each style ``numbers`` ``(N,)``, drawn with a seed."""
+    order = np.random.default_rng(0)
+    kept = []
+    for number in np.unique(numbers):
+        rows = np.flatnonzero(numbers == number)
+        kept.append(np.sort(order.permutation(rows)[:most]))
+    return np.concatenate(kept).tolist()
 
 
 def _texts(module: RetrievalModule) -> Tensor | None:

@@ -67,5 +67,6 @@ class SaveModel(L.Callback):
             state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
             module.load_state_dict(state)
         if trainer.is_global_zero:
+            module.to(trainer.strategy.root_device)  # the trainer has taken it to the CPU
             fit_calibration(module)
             module.model.save_pretrained(self.folder)

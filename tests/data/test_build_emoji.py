@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import itertools
 import json
 import subprocess
 import sys
@@ -282,6 +283,170 @@ def test_bad_options_end_with_one_sentence(build_emoji, packages, tmp_path, caps
         assert build_emoji.main(arguments) == 2
         assert word in capsys.readouterr().err
     assert (ours / "thesis.txt").read_text() == "precious"
+
+
+# --- partial sketches ---
+
+PARTIAL = ("sketch-25", "sketch-50", "sketch-75")
+INK = 'fill="none" stroke="#000" stroke-width="4"'
+BARS = "".join(f'<line x1="{x}" x2="{x}" y1="10" y2="60" {INK}/>' for x in (10, 20, 30, 40, 50))
+
+
+def _column(x: int) -> int:
+    """The column of pixels in the middle of a bar at ``x``."""
+    return round(x * 128 / 72)
+
+
+def _bars(path: Path) -> int:
+    return sum(_pixels(path)[64, _column(x), 0] == 0 for x in (10, 20, 30, 40, 50))
+
+
+@pytest.fixture
+def partial(build_emoji, packages, tmp_path):
+    """Draw these shapes as 1F600 in a finished build; return its folder."""
+
+    def run(shapes: str) -> Path:
+        out = tmp_path / "emoji"
+        _write(packages / "openmoji" / "black" / "svg" / "1F600.svg", _svg(shapes))
+        arguments = ["--packages", str(packages), "--out", str(out), "--workers", "1"]
+        assert build_emoji.main(arguments) == 0
+        assert build_emoji.main([*arguments, "--partial"]) == 0
+        return out
+
+    return run
+
+
+def test_partial_counts_by_hand(partial):
+    out = partial(BARS)
+    assert [_bars(out / s / "1f600.webp") for s in PARTIAL] == [2, 3, 4]  # 1.25, 2.5, 3.75
+    assert _pixels(out / "sketch-25" / "1f600.webp")[64, _column(20), 0] == 0  # the first two
+    ink = [_pixels(out / s / "1f600.webp") < 255 for s in (*PARTIAL, "sketch")]
+    for less, more in itertools.pairwise(ink):
+        assert (more | ~less).all() and more.sum() > less.sum()
+    lone = [_pixels(out / s / "2639.webp") for s in (*PARTIAL, "sketch")]
+    assert all(np.array_equal(picture, lone[-1]) for picture in lone)  # one stroke stays
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        '<rect width="72" height="72" fill="none"/>',
+        '<g fill="none"><rect width="72" height="72"/></g>',
+        '<line x1="0" x2="72" y1="5" y2="5"/>',
+        f'<rect x="30" y="20" width="0" height="11" {INK}/>',
+        f'<circle cx="9" cy="9" r="5" {INK} display="none"/>',
+        f'<g visibility="hidden"><circle cx="9" cy="9" r="5" {INK}/></g>',
+        '<path d="M0 0h72" fill="none" stroke="#000" stroke-width="0"/>',
+        '<path d="M0 0h72v72z" style="fill-opacity:0"/>',
+        f'<defs><circle cx="9" cy="9" r="5" {INK}/></defs>',
+        f'<clipPath><circle cx="9" cy="9" r="5" {INK}/></clipPath>',
+    ],
+)
+def test_partial_counts_no_invisible_shapes(partial, hidden):
+    out = partial(hidden + hidden + BARS)
+    assert [_bars(out / s / "1f600.webp") for s in PARTIAL] == [2, 3, 4]
+
+
+def test_partial_keeps_what_shapes_take_from_their_groups(partial):
+    bars = "".join(f'<path d="M{x} 0v50"/>' for x in (0, 10, 20, 30, 40))
+    out = partial(f'<g transform="translate(10 10)" style="stroke:#000;stroke-width:4">{bars}</g>')
+    assert [_bars(out / s / "1f600.webp") for s in PARTIAL] == [2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("shape", "inside"),
+    [
+        ('<path d="M10 10h52v52h-52z"/>', 0),
+        ('<rect x="10" y="10" width="52" height="52"/>', 0),
+        ('<circle cx="36" cy="36" r="26"/>', 0),
+        ('<ellipse cx="36" cy="36" rx="26" ry="20"/>', 0),
+        ('<polyline points="10,10 62,10 62,62 10,62"/>', 0),
+        ('<polygon points="10,10 62,10 62,62 10,62"/>', 0),
+    ],
+)
+def test_partial_knows_every_shape(partial, shape, inside):
+    late = f'<circle cx="4" cy="4" r="3" {INK}/>'
+    out = partial(f"{late}<g>{shape}</g>")
+    seen = [_pixels(out / s / "1f600.webp")[64, 64, 0] for s in PARTIAL]
+    assert seen == [255, 255, inside]  # one stroke of two, until 1.5 is rounded up
+
+
+def test_partial_of_an_empty_drawing_is_empty(partial):
+    out = partial("")
+    assert all(_pixels(out / s / "1f600.webp").min() == 255 for s in PARTIAL)
+
+
+def test_partial_changes_nothing_else(build_emoji, packages, tmp_path, capsys):
+    out = tmp_path / "emoji"
+    arguments = ["--packages", str(packages), "--out", str(out), "--workers", "1"]
+    assert build_emoji.main(arguments) == 0
+    before, digest = _files(out), build_emoji.tree_digest(out)
+    for other in ("@twemoji", "@lobehub"):  # only OpenMoji is read
+        (packages / other).rename(tmp_path / other)
+    _write(out / "sketch-50" / "stale.webp", b"old")
+    assert build_emoji.main([*arguments, "--partial"]) == 0
+    assert "3 sketches" in capsys.readouterr().out
+    files = _files(out)
+    names = [Path(name).name for name in before if name.startswith("sketch/")]
+    new = {f"{style}/{name}" for style in PARTIAL for name in names}
+    assert set(files) == set(before) | new  # the stale file is gone
+    assert {name: files[name] for name in before} == before
+    assert build_emoji.tree_digest(out) == digest
+    assert not list(tmp_path.glob(".emoji-*"))
+
+    for other in ("@twemoji", "@lobehub"):
+        (tmp_path / other).rename(packages / other)
+    assert build_emoji.main(arguments) == 0  # a later build knows the folders and keeps them
+    assert _files(out) == files
+
+
+def test_partial_is_the_same_with_more_processes(build_emoji, packages, tmp_path):
+    out = tmp_path / "emoji"
+    assert build_emoji.main(["--packages", str(packages), "--out", str(out)]) == 0
+    builds = []
+    for workers in ("1", "2"):
+        command = [sys.executable, str(DATA / "build_emoji.py"), "--packages", str(packages)]
+        command += ["--out", str(out), "--workers", workers, "--partial"]
+        subprocess.run(command, check=True)
+        builds.append(_files(out))
+    assert builds[0] == builds[1]
+
+
+@pytest.mark.parametrize("spoil", ["missing", "empty", "file", "other", "half"])
+def test_partial_refuses_what_is_no_build(build_emoji, packages, tmp_path, capsys, spoil):
+    out = tmp_path / "target"
+    if spoil == "file":
+        _write(out, "precious")
+    elif spoil == "empty":
+        out.mkdir()
+    elif spoil == "other":
+        _write(out / "images" / "1.jpg", b"photo")
+        _write(out / "train.json", "[]")
+    elif spoil == "half":
+        assert build_emoji.main(["--packages", str(packages), "--out", str(out)]) == 0
+        (out / "concepts.json").unlink()
+    before = _files(out)
+    capsys.readouterr()
+    assert build_emoji.main(["--packages", str(packages), "--out", str(out), "--partial"]) == 2
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert "target" in sentence and "no DSR-Emoji build" in sentence
+    assert _files(out) == before
+    assert out.exists() == (spoil != "missing")
+
+
+@pytest.mark.parametrize("content", [b"no drawing", b"<svg><g></svg>", None])
+def test_partial_of_a_bad_drawing_leaves_the_old(build_emoji, packages, tmp_path, capsys, content):
+    out = tmp_path / "emoji"
+    arguments = ["--packages", str(packages), "--out", str(out), "--workers", "1"]
+    assert build_emoji.main(arguments) == build_emoji.main([*arguments, "--partial"]) == 0
+    before = _files(out)
+    line = packages / "openmoji" / "black" / "svg" / "1F600.svg"
+    line.unlink()
+    if content is not None:
+        _write(line, content)
+    assert build_emoji.main([*arguments, "--partial"]) == 2
+    assert "1F600.svg" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert _files(out) == before
 
 
 # --- the data set that is shipped ---

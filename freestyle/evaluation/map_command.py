@@ -1,0 +1,496 @@
+"""``freestyle figures``: what a trained model does to styles, measured and drawn."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from freestyle.datasets.readers import open_split
+from freestyle.errors import UserError
+from freestyle.evaluation import maps
+from freestyle.evaluation.cases import Case, case_grid
+from freestyle.evaluation.command import (
+    OneSentenceParser,
+    all_styles,
+    listed,
+    load_model,
+    picture_styles,
+    read_config,
+    unused,
+)
+from freestyle.evaluation.drawing import save_png
+from freestyle.evaluation.embed import Embedder
+from freestyle.evaluation.metrics import recall_at, recall_at_gallery_size
+from freestyle.evaluation.models import Evaluation, evaluate_models
+from freestyle.evaluation.ranks import top_k
+from freestyle.evaluation.variants import Variant
+from freestyle.model import FreestyleRet
+
+CONTROL, BEFORE = "zero-shot", "zero-shot (frozen encoder)"
+POINTS = 6000  # at most so many on a map
+EACH = 3  # wins, and losses
+KEYS = ("style", "group")  # what maps are coloured by
+
+
+class NothingToDraw(Exception):
+    """Why a figure is left out, as the end of a sentence."""
+
+
+@dataclass
+class Measured:
+    """What all figures are drawn from.
+
+    Attributes:
+        model: The trained model.
+        name: Its name in the figures.
+        embedder: Both variants, ``zero-shot`` first.
+        evaluation: Their embeddings and ranks.
+        codes: Style codes of the picture queries by style, where the model reads them.
+        unseen: Picture styles it was not trained on.
+        groups: Group of a concept by its record's stem; may be empty.
+        seed: Of maps and draws.
+    """
+
+    model: FreestyleRet
+    name: str
+    embedder: Embedder
+    evaluation: Evaluation
+    codes: dict[str, Tensor]
+    unseen: list[str]
+    groups: dict[str, str]
+    seed: int = 0
+
+    @property
+    def split(self) -> Any:
+        """The split that was embedded."""
+        return self.evaluation.embeddings.split
+
+    @property
+    def pictures(self) -> list[str]:
+        """Picture styles in their order."""
+        return picture_styles(list(self.split.queries))
+
+    def ranks(self, styles: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        """By method, the control first, and style."""
+        outcomes = self.evaluation.outcomes
+        return {m: {s: outcomes[m][s].ranks.values for s in styles} for m in outcomes}
+
+    def title(self, what: str) -> str:
+        """A headline that says what was measured."""
+        return f"{what}: {self.split.dataset}, {self.split.split}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options of ``freestyle figures``."""
+    p = OneSentenceParser(
+        prog="freestyle figures", description="Draw what a trained model does to styles."
+    )
+    p.add_argument("--model", required=True, help="trained model folder or hub id")
+    where = p.add_mutually_exclusive_group(required=True)
+    where.add_argument("--config", help="experiment YAML that names the data set")
+    where.add_argument("--data", help="data set folder")
+    p.add_argument("--split", default="test", help="default: test")
+    p.add_argument("--styles", help="comma-separated single styles (default: all there are)")
+    p.add_argument("--out", default="runs/figures", help="folder of the figures")
+    p.add_argument("--seed", type=int, default=0, help="of maps and drawn queries")
+    return p
+
+
+def main(args: Sequence[str]) -> None:
+    """Measure once, draw every figure; those that do not apply are left out with a sentence.
+
+    Raises:
+        UserError: At bad input.
+    """
+    options = parser().parse_args(args)
+    measured = measure(options)
+    for name, draw in FIGURES.items():
+        path = Path(options.out) / name
+        try:
+            _say(f"{path}: {draw(measured, path)}")
+        except NothingToDraw as reason:
+            _say(f"{name} is left out: {reason}")
+
+
+def measure(options: argparse.Namespace) -> Measured:
+    """Check the options, then embed and rank with the frozen encoder and the model.
+
+    Raises:
+        UserError: At bad input.
+    """
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"--seed is {options.seed}: use 0 to {2**32 - 1}")
+    data = (read_config(options.config).get("data") or {}) if options.config else {}
+    root = options.data or data.get("root")
+    if not root:
+        raise UserError(f"--config {options.config} names no data set: give --data FOLDER instead")
+    reading = {key: data[key] for key in ("layout", "relevance", "name") if data.get(key)}
+    there = all_styles(root, reading.get("layout", "auto"))
+    styles = list(dict.fromkeys(listed(options.styles))) or there
+    for style in styles:
+        if style not in there:
+            known = ", ".join(there) or "none"
+            what = "joint" if "+" in style else "not a style"
+            raise UserError(f"--styles: '{style}' is {what} of {root}: use some of {known}")
+    if not picture_styles(styles):
+        raise UserError(f"--styles {','.join(styles)} has no pictures: name a picture style too")
+    split = open_split(root, options.split, styles, **reading)
+    try:
+        Path(options.out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make --out {options.out} ({error.strerror}): choose another folder"
+        ) from error
+    model = load_model(options.model)
+    frozen = FreestyleRet.from_encoder(model.encoder.name, encoder=model.encoder)
+    name = unused(model.config.method, {CONTROL: None})
+    variants = {CONTROL: Variant(frozen), name: Variant(model)}
+    embedder = Embedder(variants, device="cuda" if torch.cuda.is_available() else "cpu")
+    evaluation = evaluate_models(variants, split, styles, embedder=embedder)
+    codes = {}
+    if model.reader is not None and model.space is not None:
+        for style in picture_styles(styles):
+            sources = evaluation.embeddings.split.queries[style].sources
+            codes[style] = embedder.style_codes(sources, model.reader.tag, f"Reading {style}")
+    trained = model.config.styles
+    unseen = [s for s in picture_styles(styles) if trained and s not in trained]
+    groups = read_groups(Path(root) / "concepts.json")
+    return Measured(model, name, embedder, evaluation, codes, unseen, groups, options.seed)
+
+
+def read_groups(path: Path) -> dict[str, str]:
+    """Groups of concepts by stem; none where there is no such file.
+
+    Raises:
+        UserError: The file is there but is no list of concepts.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return {str(row["stem"]): str(row["group"]) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is no list of concepts with 'stem' and 'group': mend it, or move it away "
+            "from --data to do without groups"
+        ) from error
+
+
+def embedding_map(found: Measured, path: Path) -> str:
+    """Queries of all styles and photos, before and after."""
+    embeddings, split = found.evaluation.embeddings, found.split
+    width = found.embedder.encoder.embed_dim  # the calibration's columns follow
+    sets = [(maps.PHOTO, split.gallery_ids, embeddings.gallery, embeddings.gallery)]
+    for style, queries in split.queries.items():
+        both = [embeddings.queries[m][style][:, :width] for m in (CONTROL, found.name)]
+        sets.append((style, queries.ids, *both))
+    kinds, stems, before, after = [], [], [], []
+    for kind, ids, old, new in sets:  # the same seed: the same records of every style
+        drawn = np.random.default_rng(found.seed).permutation(len(ids))[: POINTS // len(sets)]
+        rows = np.sort(drawn)
+        kinds += [kind] * len(rows)
+        stems += [ids[i] for i in rows]
+        before.append(old[rows].float().cpu())
+        after.append(new[rows].float().cpu())
+    if len(kinds) < 5:
+        raise NothingToDraw(f"a map of {len(kinds)} points says nothing, give a larger --split")
+    labels = [np.array(kinds)]
+    if any(stem in found.groups for stem in stems):
+        labels.append(np.array([found.groups.get(stem, maps.OTHER) for stem in stems]))
+    panels = {BEFORE: torch.cat(before).numpy(), found.name: torch.cat(after).numpy()}
+    _say(f"Placing {len(kinds):,} points by t-SNE, before and after")
+    shares = {p: [neighbour_share(x, own) for own in labels] for p, x in panels.items()}
+    notes = {
+        p: [f"of 10 nearest points, {s:.0%} of the same {w}" for s, w in zip(v, KEYS, strict=False)]
+        for p, v in shares.items()
+    }
+    figure = maps.draw_embedding_map(
+        {panel: tsne(points, found.seed) for panel, points in panels.items()},
+        labels[0],
+        groups=labels[1] if len(labels) > 1 else None,
+        unseen=found.unseen,
+        notes=notes,
+        title=found.title("Where queries and photos lie"),
+    )
+    save_png(figure, path)
+    told = [
+        f"same {what} {old:.0%} -> {new:.0%}"
+        for what, old, new in zip(KEYS, *shares.values(), strict=False)
+    ]
+    return "of 10 nearest points, " + ", ".join(told)
+
+
+def style_space(found: Measured, path: Path) -> str:
+    """Style codes on two axes, and which bases each style has."""
+    if not found.codes:
+        raise NothingToDraw("the model reads no style")
+    space = found.model.space
+    bases = space.bases.float().cpu().numpy()  # (K, d)
+    embedded, weights = {}, []
+    for style, codes in found.codes.items():
+        codes = codes.to(space.bases.device).float()
+        embedded[style] = space.embed(codes).cpu().numpy()
+        weights.append(space.weights(codes).mean(dim=0).cpu().numpy())
+    every = np.concatenate(list(embedded.values()))
+    axes = np.eye(every.shape[1], dtype=np.float32)[:2]
+    if space.axes is None:  # nothing was reduced: the axes are those of these codes
+        axes = np.linalg.svd(every - every.mean(axis=0), full_matrices=False)[2][:2]
+    if len(axes) < 2:
+        raise NothingToDraw("the style space has one dimension, not two")
+    spread = (every @ axes.T).var(axis=0) / every.var(axis=0).sum()
+    figure = maps.draw_style_space(
+        {style: values @ axes.T for style, values in embedded.items()},
+        bases @ axes.T,
+        np.array(weights),
+        spread.tolist(),
+        unseen=found.unseen,
+        title=found.title("The style space"),
+    )
+    save_png(figure, path)
+    told = [
+        f"{style} {w.max():.2f} of base {w.argmax() + 1}"
+        for style, w in zip(found.codes, weights, strict=True)
+    ]
+    return "mean weights, " + ", ".join(told)
+
+
+def recall_curves(found: Measured, path: Path) -> str:
+    """Recall against the length of the list."""
+    ranks = found.ranks(list(found.split.queries))
+    figure = maps.draw_recall_curves(
+        ranks,
+        found.split.n_gallery,
+        unseen=found.unseen,
+        title=found.title("Recall by length of the list"),
+    )
+    save_png(figure, path)
+    return "R@1 in %, " + _before_after(ranks, lambda values: recall_at(values, 1))
+
+
+def gallery_size(found: Measured, path: Path) -> str:
+    """Recall against the size of the gallery."""
+    if found.split.relevance == "class":
+        raise NothingToDraw("queries by class have many right photos, it needs one each")
+    ranks, size = found.ranks(found.pictures), found.split.n_gallery
+    figure = maps.draw_gallery_sizes(
+        ranks, size, unseen=found.unseen, title=found.title("Recall by size of the gallery")
+    )
+    save_png(figure, path)
+    first = int(maps.gallery_sizes(size)[0])
+    return f"R@1 in % among {first} photos, " + _before_after(
+        ranks, lambda values: recall_at_gallery_size(values, size, first).mean()
+    )
+
+
+def made_alike(found: Measured, path: Path) -> str:
+    """How alike what the style makes is across styles."""
+    model = found.model
+    things: dict[str, Callable[[Tensor], Tensor]] = {}
+    if found.codes and model.query_map is not None and model.query_map.style is not None:
+        things["scale and shift of the query map"] = lambda codes: model.query_map.style(
+            model.style_inputs(codes, len(codes))["gram"]
+        )
+    if found.codes and model.prompts is not None and model.prompts.config.reads_style:
+        things["prompt tokens"] = lambda codes: torch.cat(
+            [t.flatten(1) for t in model.prompt_tokens(codes, len(codes)) if t is not None], dim=1
+        )
+    if not things:
+        raise NothingToDraw("the model has neither a styled query map nor prompts made from style")
+    tables = {what: similarity_of(make, found.codes, model) for what, make in things.items()}
+    figure = maps.draw_similarity(
+        tables,
+        list(found.codes),
+        unseen=found.unseen,
+        title=found.title("What the style makes"),
+    )
+    save_png(figure, path)
+    across = ~np.eye(len(found.codes), dtype=bool)
+    told = []
+    for what, table in tables.items():
+        others = f", between styles {table[across].mean():.2f}" if across.any() else ""
+        told.append(f"{what}: within a style {table.diagonal().mean():.2f}{others}")
+    return "mean cosine, " + "; ".join(told)
+
+
+def wins_and_losses(found: Measured, path: Path) -> str:
+    """Drawn queries that only one of the two finds first."""
+    outcomes = found.ranks(found.pictures)
+    before, after = outcomes[CONTROL], outcomes[found.name]
+    picked = draw_queries(before, after, EACH, found.seed)
+    if not picked:
+        raise NothingToDraw("both find the same queries first")
+    count = {won: sum(_only(before, after, s, won).sum() for s in before) for won in (True, False)}
+    case_grid(
+        [_case(found, style, row, won) for style, row, won in picked],
+        path,
+        gallery_size=found.split.n_gallery,
+        title=f"{found.name}: drawn by seed from {count[True]:,} wins, {count[False]:,} losses",
+        names={CONTROL: BEFORE},
+    )
+    return f"{count[True]:,} queries won, {count[False]:,} lost at rank 1"
+
+
+def _case(found: Measured, style: str, row: int, won: bool) -> Case:
+    """One line of the grid."""
+    embeddings, split = found.evaluation.embeddings, found.split
+    queries = split.queries[style]
+    group = int(queries.groups[row])
+    top = {
+        method: top_k(
+            embeddings.queries[method][style][row : row + 1],
+            embeddings.photos(method),
+            5,
+            query_groups=[group],
+            gallery_groups=split.gallery_groups,
+        )[0][0]
+        for method in (CONTROL, found.name)
+    }
+    ranks = {method: by_style[style][row] for method, by_style in found.ranks([style]).items()}
+    label = f"{style}: {'won' if won else 'lost'}"
+    return Case.from_top_k(
+        queries.sources[row], label, top, ranks, split.gallery, group, split.gallery_groups
+    )
+
+
+FIGURES: dict[str, Callable[[Measured, Path], str]] = {
+    "embedding_map.png": embedding_map,
+    "style_space.png": style_space,
+    "recall_curves.png": recall_curves,
+    "gallery_size.png": gallery_size,
+    "style_similarity.png": made_alike,
+    "wins_and_losses.png": wins_and_losses,
+}
+
+
+def tsne(points: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Places of points in the plane by t-SNE over cosine distances, begun at their PCA.
+
+    One thread: sums of several threads differ in the last bit, which t-SNE makes large.
+
+    Args:
+        points: ``(N, E)``, N at least 5.
+        seed: The same points and seed give the same places.
+
+    Returns:
+        ``(N, 2)`` float32.
+    """
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    method = TSNE(perplexity=perplexity, metric="cosine", init="pca", random_state=seed, n_jobs=1)
+    with threadpool_limits(1):
+        return method.fit_transform(np.asarray(points, dtype=np.float32))
+
+
+def neighbour_share(points: np.ndarray, labels: np.ndarray, k: int = 10) -> float:
+    """How many of a point's k nearest others, by cosine, carry its label: the mean share.
+
+    Args:
+        points: ``(N, E)``.
+        labels: ``(N,)``.
+        k: At most N - 1 are taken.
+
+    Returns:
+        In [0, 1]. It is a number of the embeddings, not of their map.
+    """
+    rows = np.asarray(points, dtype=np.float32)
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    k, shares = min(k, len(rows) - 1), []
+    for start in range(0, len(rows), 1024):
+        scores = rows[start : start + 1024] @ rows.T  # (n, N)
+        own = np.arange(len(scores))
+        scores[own, start + own] = -np.inf
+        nearest = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        same = labels[nearest] == labels[start : start + 1024, None]
+        shares.append(same.mean(axis=1))
+    return float(np.concatenate(shares).mean())
+
+
+def style_similarity(
+    means: np.ndarray, directions: np.ndarray, counts: Sequence[int]
+) -> np.ndarray:
+    """How alike what is made from styles is, from sums that need no vectors kept.
+
+    Args:
+        means: Mean vector of each style ``(S, D)``; nothing is removed from them.
+        directions: Sum of each style's vectors divided by their lengths ``(S, D)``.
+        counts: Vectors of each style ``(S,)``.
+
+    Returns:
+        ``(S, S)``: cosine of the means of two styles; on the diagonal the mean cosine of two
+        different vectors of one style (1 where there is only one).
+    """
+    lengths = np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    similarity = (means / lengths) @ (means / lengths).T
+    for i, count in enumerate(counts):
+        pairs = count * (count - 1)
+        similarity[i, i] = (directions[i] @ directions[i] - count) / pairs if pairs else 1.0
+    return similarity
+
+
+def similarity_of(
+    make: Callable[[Tensor], Tensor], codes: dict[str, Tensor], model: FreestyleRet
+) -> np.ndarray:
+    """:func:`style_similarity` of what ``make`` turns style codes into, batch by batch."""
+    means, directions, counts = [], [], []
+    with torch.inference_mode():
+        for rows in codes.values():
+            total, units = 0.0, 0.0
+            for batch in rows.split(256):
+                made = make(batch.to(model.device).float()).double()
+                total = total + made.sum(dim=0).cpu().numpy()
+                units = units + torch.nn.functional.normalize(made, dim=1).sum(dim=0).cpu().numpy()
+            means.append(total / len(rows))
+            directions.append(units)
+            counts.append(len(rows))
+    return style_similarity(np.array(means), np.array(directions), counts)
+
+
+def draw_queries(
+    before: dict[str, np.ndarray], after: dict[str, np.ndarray], each: int, seed: int
+) -> list[tuple[str, int, bool]]:
+    """Queries that only one method finds first, drawn with a seed, the styles taking turns.
+
+    Args:
+        before: The control's ranks by style.
+        after: The model's.
+        each: At most so many wins, and so many losses.
+        seed: Of the draws.
+
+    Returns:
+        Style, row, and whether the model won; wins first.
+    """
+    random = np.random.default_rng(seed)
+    picked = []
+    for won in (True, False):
+        styles = random.permutation(list(before)).tolist()
+        rows = {s: random.permutation(np.flatnonzero(_only(before, after, s, won))) for s in styles}
+        turns = [(i, s) for i in range(each) for s in styles if i < len(rows[s])]
+        picked += [(s, int(rows[s][i]), won) for i, s in turns[:each]]
+    return picked
+
+
+def _only(before: dict, after: dict, style: str, won: bool) -> np.ndarray:
+    """Which queries of a style only the model (``won``), or only the control, finds first."""
+    first, other = (after, before) if won else (before, after)
+    return (first[style] == 1) & (other[style] > 1)
+
+
+def _before_after(ranks: dict[str, dict[str, np.ndarray]], value: Callable) -> str:
+    old, new = ranks.values()
+    return ", ".join(f"{s} {100 * value(old[s]):.1f} -> {100 * value(new[s]):.1f}" for s in old)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
