@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from freestyle.cli import COMMANDS
-from freestyle.evaluation import map_command, maps
+from freestyle.evaluation import likeness, map_command, maps
 from freestyle.evaluation.drawing import save_png
 
 STYLES = ("sketch", "art", "colour")
@@ -42,16 +42,16 @@ def ranks(random):
 def test_tsne_is_seeded_and_keeps_clusters_apart(random):
     centres = 5 * np.eye(3, 8)
     points = np.concatenate([c + 0.1 * random.standard_normal((12, 8)) for c in centres])
-    first, again = map_command.tsne(points, 3), map_command.tsne(points, 3)
+    first, again = likeness.tsne(points, 3), likeness.tsne(points, 3)
     assert first.shape == (36, 2) and np.array_equal(first, again)
-    assert map_command.neighbour_share(points, np.repeat([0, 1, 2], 12), k=5) == 1.0
+    assert likeness.neighbour_share(points, np.repeat([0, 1, 2], 12), k=5) == 1.0
     apart = np.linalg.norm(first[:12].mean(axis=0) - first[12:24].mean(axis=0))
     assert apart > 3 * first[:12].std()
 
 
 def test_neighbour_share_leaves_out_the_point_itself():
     points = np.array([[1, 0], [1, 0.01], [0, 1], [0.01, 1]], dtype=float)
-    share = map_command.neighbour_share
+    share = likeness.neighbour_share
     assert share(points, np.array(["a", "a", "b", "b"]), k=1) == 1.0
     assert share(points, np.array(["a", "b", "a", "b"]), k=1) == 0.0
     assert share(points, np.array(["a", "a", "b", "b"])) == pytest.approx(1 / 3)  # all 3 others
@@ -60,7 +60,7 @@ def test_neighbour_share_leaves_out_the_point_itself():
 def test_similarity_from_sums_equals_the_pairs():
     torch.manual_seed(0)
     codes = {"sketch": torch.randn(5, 4), "art": torch.randn(300, 4), "one": torch.randn(1, 4)}
-    table = map_command.similarity_of(lambda x: x, codes, SimpleNamespace(device="cpu"))
+    table = likeness.similarity_of(lambda x: x, codes, SimpleNamespace(device="cpu"))
     unit = torch.nn.functional.normalize(codes["art"].double(), dim=1)
     cosines = (unit @ unit.T).numpy()
     within = cosines[~np.eye(300, dtype=bool)].mean()
@@ -74,12 +74,12 @@ def test_similarity_from_sums_equals_the_pairs():
 def test_drawn_queries_take_turns_among_styles():
     before = {"a": np.array([2, 3, 1, 1]), "b": np.array([5, 1, 4, 1])}
     after = {"a": np.array([1, 1, 1, 2]), "b": np.array([1, 1, 9, 1])}
-    drawn = map_command.draw_queries(before, after, 3, seed=1)
-    assert drawn == map_command.draw_queries(before, after, 3, seed=1)
+    drawn = likeness.draw_queries(before, after, 3, seed=1)
+    assert drawn == likeness.draw_queries(before, after, 3, seed=1)
     assert {(s, row) for s, row, won in drawn if won} == {("a", 0), ("a", 1), ("b", 0)}
     assert {s for s, _, won in drawn[:2]} == {"a", "b"}
     assert drawn[3:] == [("a", 3, False)]
-    assert not map_command.draw_queries(before, before, 3, seed=0)
+    assert not likeness.draw_queries(before, before, 3, seed=0)
 
 
 def test_gallery_sizes_end_at_the_whole():
