@@ -139,6 +139,56 @@ def test_half_of_the_patches_train(dsr, tmp_path):
     assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+STYLED = [
+    "--model.query_map=styled",
+    "--model.prompts.shallow=none",
+    "--model.prompts.deep=none",
+    "--model.prompts.code_dropout=0.1",
+    "--model.calibration.gate=style",
+    "--data.synthetic=2",
+]
+
+
+@pytest.fixture(scope="module")
+def styled(dsr, tmp_path_factory):
+    out = tmp_path_factory.mktemp("styled")
+    return out, main(arguments(dsr, out, *STYLED))
+
+
+def test_synthetic_styles_are_trained_on_and_not_validated(dsr, styled):
+    _, cli = styled
+    data = cli.datamodule
+    assert data.train_styles == ["sketch", "art", "mosaic", "synthetic 1", "synthetic 2"]
+    photos = len(data.train.gallery)
+    assert len(data.items("train")) == 5 * photos
+    assert len(data.items("val")) == 3 * len(data.val.gallery)
+    data.decode = True
+    items, first = data.items("train"), 3 * photos
+    drawn = [items[first + shift]["pixels"] for shift in (0, photos)]
+    assert not torch.equal(*drawn)
+    assert torch.equal(drawn[0], data.items("train")[first]["pixels"])
+    assert items[first]["group"] == data.train.gallery_groups[0]
+
+
+def test_the_calibration_is_fitted_on_the_best_model_and_saved(styled):
+    out, cli = styled
+    model = FreestyleRet.from_pretrained(out / "model")
+    bank = model.calibration
+    assert bank.n_styles == 3
+    sizes = [int((bank.member == number).sum()) for number in range(4)]
+    photos = len(cli.datamodule.train.gallery)
+    assert sizes == [photos] * 4  # three styles, and captions
+    paths = list(cli.datamodule.train.queries["art"].sources)
+    again = model.encode_query(paths)[:, : model.encoder.embed_dim]
+    assert torch.allclose(again, bank.bank[bank.member == 1].float(), atol=2e-3)
+
+
+def test_cached_features_change_nothing_for_drawn_styles_either(dsr, styled, tmp_path):
+    main(arguments(dsr, tmp_path, *STYLED, "--model.cache=codes"))
+    cached, plain = parameters(styled[0]), parameters(tmp_path)
+    assert all(torch.allclose(cached[name], plain[name], atol=1e-4) for name in cached)
+
+
 @pytest.mark.parametrize("keep", ["0", "1.5"])
 def test_patch_keep_outside_its_range(dsr, tmp_path, keep):
     with pytest.raises(UserError, match=r"model\.patch_keep is .*\(0, 1\]"):
