@@ -165,7 +165,9 @@ def cell_variants(cell: Cell, model: FreestyleRet) -> dict[str, Variant]:
         variants["map off"] = Variant(model, use_map=False)
     if model.calibration is not None:
         variants["calibration off"] = Variant(model, calibrate=False)
-    if cell.evaluate.style_controls and model.reader is not None and not model.config.centred:
+    own = prompts is None or prompts.codes == "own"  # else it is a control itself
+    reads = model.reader is not None and not model.config.centred
+    if cell.evaluate.style_controls and reads and own:
         for how in ("mean", "shuffled"):
             variants[f"{how} style"] = Variant(model, style=how)
     return variants
