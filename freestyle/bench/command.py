@@ -85,7 +85,10 @@ def run_all(cells: Sequence[Cell], ledger: Ledger) -> None:
                 f"{_duration(time.monotonic() - start)} so far, about {_duration(60 * rest)} left)"
             )
             row = run_cell(cell, ledger)
-            recall = {r["style"]: r["R@1"] for r in row["results"] if r["variant"] == "own"}
+            recall: dict[str, float] = {}
+            for result in row["results"]:  # other rules, protocols and changes come after the first
+                if result["variant"] == "own":
+                    recall.setdefault(result["style"], result["R@1"])
             found = ", ".join(f"{style} {100 * value:.1f}" for style, value in recall.items())
             _say(f"R@1 in %: {found}  ({_duration(row['seconds'])})")
 
