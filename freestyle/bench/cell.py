@@ -165,9 +165,7 @@ def cell_variants(cell: Cell, model: FreestyleRet) -> dict[str, Variant]:
         variants["map off"] = Variant(model, use_map=False)
     if model.calibration is not None:
         variants["calibration off"] = Variant(model, calibrate=False)
-    own = prompts is None or prompts.codes == "own"  # else it is a control itself
-    reads = model.reader is not None and not model.config.centred
-    if cell.evaluate.style_controls and reads and own:
+    if cell.evaluate.style_controls and model.reader is not None and not model.config.centred:
         for how in ("mean", "shuffled"):
             variants[f"{how} style"] = Variant(model, style=how)
     return variants
