@@ -44,7 +44,7 @@ def _figures(args: list[str]) -> None:
 
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
-    "demo": (_demo, "train prompt tokens on DSR-Emoji and print the Recall@K table"),
+    "demo": (_demo, "train on DSR-Emoji and print the Recall@K table"),
     "bench": (_bench, "run matrices of experiments: freestyle bench configs/bench/methods.yaml"),
     "train": (_train, "train by a config: freestyle train fit --config FILE"),
     "eval": (_evaluate, "evaluate models on a data set in the DSR layout"),

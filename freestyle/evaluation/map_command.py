@@ -17,7 +17,7 @@ from torch import Tensor
 from freestyle.datasets.readers import open_split
 from freestyle.errors import UserError
 from freestyle.evaluation import likeness, maps
-from freestyle.evaluation.cases import Case, case_grid
+from freestyle.evaluation.cases import case_grid
 from freestyle.evaluation.command import (
     OneSentenceParser,
     all_styles,
@@ -30,8 +30,7 @@ from freestyle.evaluation.command import (
 from freestyle.evaluation.drawing import save_png
 from freestyle.evaluation.embed import Embedder
 from freestyle.evaluation.metrics import recall_at, recall_at_gallery_size
-from freestyle.evaluation.models import Evaluation, evaluate_models
-from freestyle.evaluation.ranks import top_k
+from freestyle.evaluation.models import Evaluation, case_of, evaluate_models
 from freestyle.evaluation.variants import Variant
 from freestyle.model import FreestyleRet
 
@@ -335,35 +334,22 @@ def wins_and_losses(found: Measured, path: Path) -> str:
         for won in (True, False)
     }
     case_grid(
-        [_case(found, style, row, won) for style, row, won in picked],
+        [
+            case_of(
+                found.evaluation,
+                (CONTROL, found.name),
+                style,
+                row,
+                label=f"{style}: {'won' if won else 'lost'}",
+            )
+            for style, row, won in picked
+        ],
         path,
         gallery_size=found.split.n_gallery,
         title=f"{found.name}: drawn by seed from {count[True]:,} wins, {count[False]:,} losses",
         names={CONTROL: BEFORE},
     )
     return f"{count[True]:,} queries won, {count[False]:,} lost at rank 1"
-
-
-def _case(found: Measured, style: str, row: int, won: bool) -> Case:
-    """One line of the grid."""
-    embeddings, split = found.evaluation.embeddings, found.split
-    queries = split.queries[style]
-    group = int(queries.groups[row])
-    top = {
-        method: top_k(
-            embeddings.queries[method][style][row : row + 1],
-            embeddings.photos(method),
-            5,
-            query_groups=[group],
-            gallery_groups=split.gallery_groups,
-        )[0][0]
-        for method in (CONTROL, found.name)
-    }
-    ranks = {method: by_style[style][row] for method, by_style in found.ranks([style]).items()}
-    label = f"{style}: {'won' if won else 'lost'}"
-    return Case.from_top_k(
-        queries.sources[row], label, top, ranks, split.gallery, group, split.gallery_groups
-    )
 
 
 FIGURES: dict[str, Callable[[Measured, Path], str]] = {

@@ -226,12 +226,27 @@ def cases(
         losses += [(style, int(i)) for i in np.flatnonzero((new > 1) & (old == 1))]
     if losses:
         picked.append(losses[int(random.integers(len(losses)))])
-    return [_case(evaluation, methods, style, row, results) for style, row in picked]
+    return [case_of(evaluation, methods, style, row, results) for style, row in picked]
 
 
-def _case(
-    evaluation: Evaluation, methods: Sequence[str], style: str, row: int, results: int
+def case_of(
+    evaluation: Evaluation,
+    methods: Sequence[str],
+    style: str,
+    row: int,
+    results: int = 5,
+    label: str | None = None,
 ) -> Case:
+    """One query of a case-study grid.
+
+    Args:
+        evaluation: From :func:`evaluate_models` over the whole gallery.
+        methods: The compared variants.
+        style: A single picture style.
+        row: Position of the query among those of its style.
+        results: Photos shown per method.
+        label: Under the query; None for the style.
+    """
     embeddings = evaluation.embeddings
     split = embeddings.split
     queries = split.queries[style]
@@ -248,5 +263,5 @@ def _case(
     }
     ranks = {m: int(evaluation.outcomes[m][style].ranks.values[row]) for m in methods}
     return Case.from_top_k(
-        queries.sources[row], style, top, ranks, split.gallery, group, split.gallery_groups
+        queries.sources[row], label or style, top, ranks, split.gallery, group, split.gallery_groups
     )

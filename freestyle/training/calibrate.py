@@ -64,6 +64,8 @@ def drawn(numbers: np.ndarray, most: int) -> list[int]:
 
 def _texts(module: RetrievalModule) -> Tensor | None:
     data = module.data
+    if not module.model.calibration.config.text_strength:  # a bank that nothing would read
+        return None
     if data.train.relevance != "instance" or not (Path(data.root) / "text").is_dir():
         return None
     captions = list(data.captions)

@@ -145,6 +145,7 @@ STYLED = [
     "--model.prompts.deep=none",
     "--model.prompts.code_dropout=0.1",
     "--model.calibration.gate=style",
+    "--model.calibration.text_strength=0.5",
     "--data.synthetic=2",
 ]
 
