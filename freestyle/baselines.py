@@ -53,6 +53,7 @@ def settings(
     tower: TowerConfig | None = None,
     query_map: str = "none",
     calibration: CalibrationConfig | None = None,
+    gallery: str = "frozen",
 ) -> FreestyleConfig:
     """The settings that make a method out of :class:`~freestyle.model.FreestyleRet`.
 
@@ -66,13 +67,33 @@ def settings(
         query_map: ``linear`` adds a map to ``lora``, ``fine-tune`` and ``freestyle``; ``styled``,
             for ``freestyle`` alone, one whose scale and shift depend on the style.
         calibration: Of any trained method's scores; without a gate where it reads no style.
+        gallery: ``prompted`` passes photos through a trained method's query path too.
 
     Raises:
-        UserError: If the method is unknown.
+        UserError: If the method is unknown, or trains nothing that a photo could pass through.
     """
-    style = style or StyleConfig()
-    prompts = prompts or PromptConfig()
     base = FreestyleConfig(encoder=encoder, revision=revision, method=method)
+    made = _of_method(
+        base,
+        style or StyleConfig(),
+        prompts or PromptConfig(),
+        tower,
+        query_map,
+        calibration,
+    )
+    return replace(made, gallery=gallery)
+
+
+def _of_method(
+    base: FreestyleConfig,
+    style: StyleConfig,
+    prompts: PromptConfig,
+    tower: TowerConfig | None,
+    query_map: str,
+    calibration: CalibrationConfig | None,
+) -> FreestyleConfig:
+    """What a method adds to settings that have only encoder and name."""
+    method = base.method
     if method not in ("freestyle", *UNTRAINED) and calibration is not None:
         base = replace(base, calibration=replace(calibration, gate="none"))
     constant = replace(prompts, shallow="learned", deep="learned", code_dropout=0.0, scope="deep")

@@ -14,6 +14,7 @@ from freestyle.errors import UserError
 Source = Literal["style", "gram", "learned", "none"]
 SOURCES = ("style", "gram", "learned", "none")
 QUERY_MAPS = ("none", "linear", "styled")
+GALLERIES = ("frozen", "prompted")
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,8 @@ class FreestyleConfig:
         query_map: ``none``, or a trained map behind the query embedding: ``linear``, or ``styled``,
             one whose scale and shift are functions of the Gram code.
         calibration: Lowers photos that are near to everything; None compares plain cosines.
+        gallery: ``frozen`` embeds photos with the untouched encoder; ``prompted`` passes them
+            through the queries' own path, with their own style codes (FreestyleRet's way).
         centred: Subtract the mean embedding of the query's style (training-free).
         seed: The training seed, reported with results; None where nothing was trained.
         styles: Styles it was trained on; evaluation marks all others as unseen.
@@ -213,6 +216,7 @@ class FreestyleConfig:
     tower: TowerConfig | None = None
     query_map: Literal["none", "linear", "styled"] = "none"
     calibration: CalibrationConfig | None = None
+    gallery: Literal["frozen", "prompted"] = "frozen"
     centred: bool = False
     seed: int | None = None
     styles: tuple[str, ...] = ()
@@ -227,6 +231,25 @@ class FreestyleConfig:
             not self.needs_style or self.style is not None,
             f"method '{self.method}' reads the query's style but has no 'style' settings: "
             "add a style section",
+        )
+        _require(
+            self.gallery in GALLERIES,
+            f"gallery is '{self.gallery}': use one of {', '.join(GALLERIES)}",
+        )
+        if self.gallery == "prompted":
+            self._check_prompted()
+
+    def _check_prompted(self) -> None:
+        tokens = self.prompts is not None and self.prompts.has_tokens
+        _require(
+            tokens or self.tower is not None or self.query_map != "none",
+            f"gallery is 'prompted', but method '{self.method}' trains nothing that a photo passes "
+            "through: set gallery to 'frozen', or train prompt tokens, a tower or a query map",
+        )
+        _require(
+            self.prompts is None or self.prompts.codes != "shuffled",
+            "gallery is 'prompted', but prompts.codes 'shuffled' deals codes among queries and a "
+            "photo has its own: set gallery to 'frozen', or prompts.codes to 'mean'",
         )
 
     @property

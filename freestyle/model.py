@@ -5,9 +5,10 @@ A query picture's path is cut in two, so that the frozen half can be computed on
     features, codes = model.prepare(pixels)        # frozen: patch tokens and style codes
     embedding = model.query_from(features, codes)  # trained: prompts, blocks, query map
 
-Photos of the gallery and query texts pass through the untouched encoder. Source of the method:
-FreestyleRet (arXiv 2312.02428); the controls of :mod:`freestyle.baselines` are the same class with
-other settings.
+Query texts pass through the untouched encoder, and so do the photos of the gallery, unless
+``config.gallery`` is ``prompted``: then a photo takes a query's path, with its own style code.
+Source of the method: FreestyleRet (arXiv 2312.02428); the controls of :mod:`freestyle.baselines`
+are the same class with other settings.
 """
 
 from __future__ import annotations
@@ -145,6 +146,11 @@ class FreestyleRet(nn.Module):
         """Whether :meth:`prepare` stops at patch tokens (else at the frozen embedding)."""
         return self.prompts is not None or self.tower is not None
 
+    @property
+    def prompts_gallery(self) -> bool:
+        """Whether photos take a query's path."""
+        return self.config.gallery == "prompted"
+
     @torch.no_grad()
     def prepare(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         """The frozen half of a query's path.
@@ -157,10 +163,13 @@ class FreestyleRet(nn.Module):
             without - and style codes ``(B, code_dim)``, or None where nothing reads them.
         """
         codes = self.reader(pixels) if self.reader is not None else None
+        return self.frozen_features(pixels), codes
+
+    @torch.no_grad()
+    def frozen_features(self, pixels: Tensor) -> Tensor:
+        """:meth:`prepare` without the style codes."""
         tokens = self.encoder.patch_tokens(pixels)
-        if self.uses_tokens:
-            return tokens, codes
-        return self.encoder.pool(self.encoder.run_blocks(tokens)), codes
+        return tokens if self.uses_tokens else self.encoder.pool(self.encoder.run_blocks(tokens))
 
     def style_inputs(
         self, codes: Tensor | None, batch: int, style: StyleInput = "own"
@@ -290,16 +299,39 @@ class FreestyleRet(nn.Module):
 
         return self._encode(images, batch_size, embed)
 
-    def encode_gallery(self, images: Images, *, batch_size: int = 32) -> Tensor:
-        """Embed photos with the untouched encoder: float32 ``(N, E)`` on the CPU, unit norm.
+    def encode_gallery(
+        self, images: Images, *, batch_size: int = 32, use_map: bool = True
+    ) -> Tensor:
+        """Embed photos: float32 ``(N, E)`` on the CPU, unit norm.
 
-        With calibration its S + 1 columns follow; :meth:`complete_gallery` adds them to
-        embeddings that are there already.
+        With the untouched encoder, or with a prompted gallery as queries are embedded. With
+        calibration its S + 1 columns follow; :meth:`complete_gallery` adds them to embeddings that
+        are there already.
+
+        Args:
+            images: PIL images or paths.
+            batch_size: Photos per pass; the result does not depend on it.
+            use_map: As for :meth:`query_from`; a frozen gallery has no map to leave out.
+
+        Raises:
+            UserError: If a file is missing or is no readable picture.
         """
-        return self.complete_gallery(self._encode(images, batch_size, self.encoder.encode_image))
+        return self.complete_gallery(
+            self._encode(images, batch_size, lambda pixels: self.photos_from(pixels, use_map))
+        )
+
+    def photos_from(self, pixels: Tensor, use_map: bool = True) -> Tensor:
+        """One batch of photos ``(B, 3, S, S)`` in [0, 1] to unit-norm float32 ``(B, E)``."""
+        if self.prompts_gallery:
+            return self.query_from(*self.prepare(pixels), use_map=use_map)
+        return self.encoder.encode_image(pixels)
 
     def complete_gallery(self, embeddings: Tensor) -> Tensor:
-        """Photos' frozen embeddings ``(G, E)`` with the calibration's columns, if there are any."""
+        """Photos' embeddings ``(G, E)`` with the calibration's columns, if there are any.
+
+        Args:
+            embeddings: Frozen ones, or with a prompted gallery this model's own.
+        """
         own = self.calibration
         return embeddings if own is None else own.extend_gallery(embeddings)
 

@@ -217,10 +217,17 @@ def _card(model: FreestyleRet, values: dict[str, Any]) -> str:
         "pipeline_tag: image-feature-extraction\n"
         f"---\n\n# {values['method']} on {values['encoder']}\n\n"
         f"{trained:,} trained parameters around the frozen encoder `{values['weights']}`.\n\n"
+        f"{_photos(model)}\n\n"
         "```python\nfrom freestyle import FreestyleRet\n\n"
         'model = FreestyleRet.from_pretrained("path/or/hub-id")\n'
         'queries = model.encode_query(["sketch.png"])\n```\n'
     )
+
+
+def _photos(model: FreestyleRet) -> str:
+    if model.prompts_gallery:
+        return "Photos are embedded by this model too: an index of the plain encoder's is not valid."
+    return "Photos are embedded by the plain encoder: an index of its embeddings stays valid."
 
 
 def named_encoder(source: str | Path, revision: str | None = None) -> str | None:

@@ -1,4 +1,7 @@
-"""What a training run keeps of the frozen half: gallery, style codes, features."""
+"""What a training run keeps of the frozen half: gallery, style codes, features.
+
+A prompted gallery has no frozen embeddings: of its photos the frozen half is kept, as of queries.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from freestyle.frozen import (
     is_remembered,
     remembered,
 )
+from freestyle.training.photos import FrozenPhotos
 
 if TYPE_CHECKING:
     from freestyle.encoders.base import DualEncoder
@@ -34,7 +38,9 @@ class FrozenCaches:
     """Frozen tensors of both splits; queries of all styles stand one after the other.
 
     Attributes:
-        gallery: Per split the photos' embeddings ``(G, E)`` and groups ``(G,)``, on the device.
+        gallery: Per split the photos' embeddings ``(G, E)`` and groups ``(G,)``, on the device;
+            those of a prompted gallery are empty until they are embedded.
+        photos: Per split the frozen half of a prompted gallery; empty for a frozen one.
         starts: Per split the first row of each style, ``(S,)``.
         codes: Per split ``(N, code_dim)`` float16 on the CPU; empty without a reader.
         features: Per split ``(V, N, ...)``, V views, on the CPU; empty where not cached.
@@ -42,6 +48,7 @@ class FrozenCaches:
     """
 
     gallery: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    photos: dict[str, FrozenPhotos] = field(default_factory=dict)
     starts: dict[str, Tensor] = field(default_factory=dict)
     codes: dict[str, Tensor] = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
@@ -60,10 +67,7 @@ class FrozenCaches:
         with_features = _features_fit(module, data)
         for which in WHICH:
             split = getattr(data, which)
-            photos = passes.gallery(split.gallery, f"Embedding {which} photos")
-            groups = torch.from_numpy(split.gallery_groups)[photos.readable]
-            embeddings = photos["embedding"][photos.readable]
-            caches.gallery[which] = embeddings.to(module.device), groups.to(module.device)
+            groups = caches._read_gallery(which, passes, with_features)
             styles = data.styles_of(which)
             sizes = [len(split.queries[style]) for style in styles]
             caches.starts[which] = torch.tensor([0, *sizes[:-1]]).cumsum(0)
@@ -73,10 +77,12 @@ class FrozenCaches:
                 keep = torch.isin(torch.from_numpy(queries.groups), groups)
                 if module.model.reader is not None:
                     name = f"Reading {which} {style} style codes"
-                    codes.append(passes.codes(which, style, name))
+                    codes.append(passes.codes(data.pictures(which, style), name))
                     keep &= codes[-1].isfinite().all(dim=1)
                 if with_features:
-                    rows, readable = passes.features(which, style)
+                    views = module.views if which == "train" else 1
+                    name = f"Reading {which} {style} features"
+                    rows, readable = passes.features(data.pictures(which, style), views, name)
                     features.append(rows)
                     keep &= readable
                 caches.keep[which][style] = keep
@@ -85,6 +91,21 @@ class FrozenCaches:
             if features:
                 caches.features[which] = torch.cat(features, dim=1)
         return caches
+
+    def _read_gallery(self, which: str, passes: _Passes, with_features: bool) -> Tensor:
+        """Fill one split's photos; groups ``(G,)`` of those that could be read."""
+        split, device = getattr(passes.data, which), passes.module.device
+        groups = torch.from_numpy(split.gallery_groups)
+        if not passes.model.prompts_gallery:
+            photos = passes.gallery(split.gallery, f"Embedding {which} photos")
+            groups, embeddings = groups[photos.readable], photos["embedding"][photos.readable]
+            self.gallery[which] = embeddings.to(device), groups.to(device)
+            return groups
+        self.photos[which], readable = passes.photos(which, with_features)
+        groups = groups[readable]
+        empty = torch.empty(0, passes.model.encoder.embed_dim, device=device)
+        self.gallery[which] = empty, groups.to(device)
+        return groups
 
     def _rows(self, which: str, batch: dict[str, Tensor]) -> Tensor:
         """Positions ``(B,)`` of a batch's queries in the cached tensors."""
@@ -136,9 +157,8 @@ class _Passes:
                 gather=self.module.all_gather,
             )
 
-    def codes(self, which: str, style: str, description: str) -> Tensor:
+    def codes(self, pictures: Pictures, description: str) -> Tensor:
         """Style codes ``(N, code_dim)`` float16, NaN where unreadable."""
-        pictures = self.data.pictures(which, style)
 
         def compute() -> Tensor:
             rows = self.run(lambda p, _: {"code": self.model.reader(p)}, pictures, description)
@@ -170,17 +190,34 @@ class _Passes:
             ),
         )
 
-    def features(self, which: str, style: str) -> tuple[Tensor, Tensor]:
+    def photos(self, which: str, with_features: bool) -> tuple[FrozenPhotos, Tensor]:
+        """The frozen half of a prompted gallery, and which files were readable ``(N,)``.
+
+        Photos have one view: they are trained as they will be embedded.
+        """
+        paths = getattr(self.data, which).gallery
+        pictures = Pictures(paths, self.model.encoder.preprocessing, self.data.on_broken)
+        codes, features = None, None
+        readable = torch.ones(len(paths), dtype=torch.bool)
+        if self.model.reader is not None:
+            codes = self.codes(pictures, f"Reading {which} photos' style codes")
+            readable &= codes.isfinite().all(dim=1)
+        if with_features:
+            rows, found = self.features(pictures, 1, f"Reading {which} photos' features")
+            features, readable = rows[0], readable & found
+        elif codes is None and self.data.on_broken == "skip":  # nothing has opened them yet
+            readable = self.run(lambda pixels, _: {}, pictures, f"Opening {which} photos").readable
+        files = readable.nonzero().flatten()
+        return FrozenPhotos(pictures, files, codes, features), readable
+
+    def features(self, pictures: Pictures, views: int, description: str) -> tuple[Tensor, Tensor]:
         """Features of all views ``(V, N, ...)`` and which files were readable ``(N,)``.
 
         Patch tokens in bfloat16 where prompts follow, frozen embeddings where none do.
         """
-        views = self.module.views if which == "train" else 1
         rest = (views, self.data.seed if views > 1 else 0)
-        pictures = self.data.pictures(which, style)
         tokens = self._key("tokens", pictures, *rest)
         embeddings = self._key("frozen", pictures, *rest)
-        description = f"Reading {which} {style} features"
         if self.model.uses_tokens:
             return remembered(tokens, lambda: self._views(pictures, views, description, False))
         if is_remembered(tokens) and not is_remembered(embeddings):
@@ -235,8 +272,10 @@ def _features_fit(module: RetrievalModule, data: RetrievalData) -> bool:
         size = 2 * tokens * encoder.width
     else:
         size = 4 * encoder.embed_dim
-    queries = sum(len(data.train.queries[style]) for style in data.train_styles)
-    return queries * module.views * size <= module.cache_gigabytes * 2**30
+    pictures = module.views * sum(len(data.train.queries[style]) for style in data.train_styles)
+    if module.model.prompts_gallery:
+        pictures += len(data.train.gallery)
+    return pictures * size <= module.cache_gigabytes * 2**30
 
 
 @torch.no_grad()

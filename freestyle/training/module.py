@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Literal
 
 import lightning as L
@@ -26,7 +27,8 @@ from freestyle.pretrained import own_state
 from freestyle.prompts import some_patches
 from freestyle.training.caches import FrozenCaches
 from freestyle.training.data import RetrievalData
-from freestyle.training.losses import gallery_cross_entropy, retrieval_loss
+from freestyle.training.losses import StepPhotos, gallery_cross_entropy, retrieval_loss
+from freestyle.training.photos import embed_gallery, embed_photos
 
 
 class RetrievalModule(L.LightningModule):
@@ -42,6 +44,9 @@ class RetrievalModule(L.LightningModule):
         query_map: ``linear`` or ``styled`` adds a trained map behind the query embedding.
         calibration: Lowers photos that are near to everything, by banks of training queries that
             are filled after training; None leaves scores as they are.
+        gallery: ``frozen`` embeds photos once by the untouched encoder; ``prompted`` passes them
+            through what queries pass through, in training (:mod:`freestyle.training.photos`),
+            validation and search.
         loss: Which loss, and its settings.
         learning_rate: Peak rate of AdamW.
         map_learning_rate: Peak rate of the query map; None takes ``learning_rate``.
@@ -68,6 +73,7 @@ class RetrievalModule(L.LightningModule):
         tower: TowerConfig | None = None,
         query_map: Literal["none", "linear", "styled"] = "none",
         calibration: CalibrationConfig | None = None,
+        gallery: Literal["frozen", "prompted"] = "frozen",
         loss: LossConfig = LossConfig(),  # noqa: B008 - frozen
         learning_rate: float = 1e-3,
         map_learning_rate: float | None = None,
@@ -96,6 +102,7 @@ class RetrievalModule(L.LightningModule):
             tower=tower,
             query_map=query_map,
             calibration=calibration,
+            gallery=gallery,
         )
         self.model = FreestyleRet(config)
         if patch_keep < 1 and self.model.encoder.needs_all_patches:
@@ -199,6 +206,35 @@ class RetrievalModule(L.LightningModule):
             steps = min(steps, trainer.max_steps) if steps > 0 else trainer.max_steps
         return max(1, steps)
 
+    # -- a prompted gallery ------------------------------------------------------------------
+
+    @property
+    def _keeps_photos(self) -> bool:
+        """Whether steps need all photos of a gallery that moves."""
+        everyone = self.loss.name == "gallery" or self.model.text_prompts is not None
+        return self.model.prompts_gallery and everyone
+
+    def on_train_epoch_start(self) -> None:
+        """Embed the photos that steps need beside their own."""
+        if self._keeps_photos:
+            embed_gallery(self, "train")
+
+    def on_validation_epoch_start(self) -> None:
+        """Embed the photos by the model that is validated."""
+        if self.model.prompts_gallery:
+            embed_gallery(self, "val")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the epoch's photos, which a run that resumes in mid-epoch goes on with."""
+        if self._keeps_photos and self.caches is not None:
+            checkpoint["photos"] = self.caches.gallery["train"][0].cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the epoch's photos back."""
+        if "photos" in checkpoint and self.caches is not None:
+            groups = self.caches.gallery["train"][1]
+            self.caches.gallery["train"] = checkpoint["photos"].to(self.device), groups
+
     # -- steps -----------------------------------------------------------------------------
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -211,17 +247,29 @@ class RetrievalModule(L.LightningModule):
             features = some_patches(features, prefix, self.patch_keep, generator)
         queries = self.model.query_from(features, codes)  # (B, E)
         gallery, groups = self.caches.gallery["train"]
-        value = retrieval_loss(self.loss, queries, batch["group"], gallery, groups, generator)
+        photos = None
+        if self.model.prompts_gallery:
+            photos = StepPhotos(partial(embed_photos, self, "train"))
+        value = retrieval_loss(
+            self.loss, queries, batch["group"], gallery, groups, generator, photos
+        )
         if self.model.text_prompts is not None:
-            value = value + self._text_loss(batch, gallery, groups)
+            moved = None if photos is None else photos.moved
+            value = value + self._text_loss(batch, gallery, groups, moved)
         self.log("train/loss", value, prog_bar=True, batch_size=len(queries))
         return value
 
-    def _text_loss(self, batch: dict[str, Tensor], gallery: Tensor, groups: Tensor) -> Tensor:
+    def _text_loss(
+        self,
+        batch: dict[str, Tensor],
+        gallery: Tensor,
+        groups: Tensor,
+        moved: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
         captions = self.data.captions
-        texts = [captions[i] for i in batch["group"].tolist()]
+        texts = self.model.text_from([captions[i] for i in batch["group"].tolist()])
         return gallery_cross_entropy(
-            self.model.text_from(texts), batch["group"], gallery, groups, self.loss.temperature
+            texts, batch["group"], gallery, groups, self.loss.temperature, moved=moved
         )
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -276,11 +324,7 @@ class RetrievalModule(L.LightningModule):
         pixels = batch["pixels"]
         if generator is not None and self.views > 1:
             pixels = augment(pixels, generator)
-        with torch.no_grad():
-            tokens = self.model.encoder.patch_tokens(pixels)
-            if not self.model.uses_tokens:
-                tokens = self.model.encoder.pool(self.model.encoder.run_blocks(tokens))
-        return tokens, codes
+        return self.model.frozen_features(pixels), codes
 
     def _generator(self) -> torch.Generator:
         """Randomness of one step from seed, step and rank alone, so that a resume repeats it."""
