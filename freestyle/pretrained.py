@@ -226,7 +226,9 @@ def _card(model: FreestyleRet, values: dict[str, Any]) -> str:
 
 def _photos(model: FreestyleRet) -> str:
     if model.prompts_gallery:
-        return "Photos are embedded by this model too: an index of the plain encoder's is not valid."
+        return (
+            "Photos are embedded by this model too: an index of the plain encoder's is not valid."
+        )
     return "Photos are embedded by the plain encoder: an index of its embeddings stays valid."
 
 

@@ -30,6 +30,11 @@ from freestyle.errors import UserError
 from freestyle.evaluation.command import read_config
 
 FORMAT = 1  # of a cell's result; part of its id
+# Settings that came after results had been kept, each with the value that stands for what was done
+# before it was there. An id leaves such a setting out while it holds that value, so that ids of
+# older results stay. All other settings count, defaults too: a default that changes makes another
+# cell. A value here never changes, even if the setting's default does.
+ADDED_LATER = {"model.gallery": "frozen"}
 _MATRIX_KEYS = (
     "title",
     "config",
@@ -130,8 +135,11 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits of the SHA-256 of :meth:`settings`."""
-        text = json.dumps(self.settings(), sort_keys=True, default=str)
+        """Twelve hexadecimal digits of the SHA-256 of :meth:`settings`.
+
+        Settings of :data:`ADDED_LATER` count where they are used.
+        """
+        text = json.dumps(without_later(self.settings()), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -263,6 +271,19 @@ def with_defaults(kind: type, given: dict[str, Any]) -> dict[str, Any]:
             value = asdict(value)
         full[name] = value
     return full
+
+
+def without_later(settings: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a cell's settings without those of :data:`ADDED_LATER` that change nothing."""
+    kept = json.loads(json.dumps(settings, default=str))
+    for name, before in ADDED_LATER.items():
+        *sections, last = name.split(".")
+        place: Any = kept
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if isinstance(place, dict) and last in place and place[last] == before:
+            del place[last]
+    return kept
 
 
 @lru_cache

@@ -6,7 +6,7 @@ costs one more pass through the blocks and no more decoding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ from freestyle.code_cache import CodeCache
 from freestyle.datasets.records import QuerySet, RetrievalSplit
 from freestyle.errors import UserError
 from freestyle.evaluation.changes import ChangedPictures
+from freestyle.evaluation.photos import prompted_photos
+from freestyle.evaluation.unreadable import without_unreadable
 from freestyle.evaluation.variants import Embeddings, Variant
 from freestyle.frozen import (
     FrozenRows,
@@ -101,6 +103,7 @@ class Embedder:
                 "Embedding gallery",
             ),
         )
+        prompted = prompted_photos(self, split.gallery)
         codes, readable = self._codes(split, styles)
         drawn = self._shuffled(codes)
         found: dict[str, dict[str, Tensor]] = {name: {} for name in self.variants}
@@ -123,13 +126,13 @@ class Embedder:
             sources = split.queries[style].sources
             skipped += [sources[i] for i in (~mask).nonzero().flatten().tolist()]
         if skipped:
-            embeddings = self._without(split, photos, found, readable, skipped)
+            embeddings = without_unreadable(split, photos, found, prompted, readable, skipped)
         else:
-            embeddings = Embeddings(split, photos["embedding"], found)
+            embeddings = Embeddings(split, photos["embedding"], found, prompted=prompted)
         for name, variant in self.variants.items():
             calibration = variant.model.calibration
             if calibration is not None and calibration.is_fitted:
-                embeddings.terms[name] = calibration.photo_terms(embeddings.gallery)
+                embeddings.terms[name] = calibration.photo_terms(embeddings.plain_photos(name))
         return embeddings
 
     def _queries(
@@ -162,27 +165,40 @@ class Embedder:
                 )
             return values
 
-        title = f"Embedding {queries.style}"
-        pictures = self._pictures(queries.sources)
-        if not self._tokens_fit(len(queries)):
+        return self.from_tokens(compute, self._pictures(queries.sources), queries.style)
+
+    def from_tokens(
+        self,
+        compute: Callable[[Tensor, Tensor], dict[str, Tensor]],
+        pictures: Pictures,
+        what: str,
+    ) -> FrozenRows:
+        """Run a function of patch tokens over pictures, their tokens kept where that is asked for.
+
+        Args:
+            compute: Tokens ``(B, P + N, D)`` and their rows ``(B,)`` to named tensors ``(B, ...)``.
+            pictures: What to read.
+            what: Names the pictures on progress bars.
+        """
+        if not self._tokens_fit(len(pictures)):
             return self._pass(
                 lambda pixels, index: compute(self.encoder.patch_tokens(pixels), index),
                 pictures,
-                title,
+                f"Embedding {what}",
             )
         tag = self.encoder.weights_tag + pictures.tag
-        key = frozen_key("tokens", tag, queries.sources, self.on_broken)
+        key = frozen_key("tokens", tag, pictures.paths, self.on_broken)
         tokens = remembered(
             key,
             lambda: self._pass(
                 lambda pixels, _: {"tokens": self.encoder.patch_tokens(pixels)},
                 pictures,
-                f"Reading {queries.style}",
+                f"Reading {what}",
             ),
         )
         rows = FrozenRows(readable=tokens.readable)
         parts = []
-        for index in torch.arange(len(queries)).split(self.batch_size):
+        for index in torch.arange(len(pictures)).split(self.batch_size):
             parts.append(compute(tokens["tokens"][index].to(self.device), index))
         rows.values = {name: torch.cat([p[name].cpu() for p in parts]) for name in parts[0]}
         return rows
@@ -222,8 +238,11 @@ class Embedder:
         return codes, readable
 
     def style_codes(self, paths: Sequence[Path], tag: str, description: str) -> Tensor:
-        """Codes of pictures ``(N, code_dim)`` float16 by one of the variants' readers."""
-        pictures = self._pictures(paths)
+        """Codes of query pictures ``(N, code_dim)`` float16 by one of the variants' readers."""
+        return self.codes_of(self._pictures(paths), tag, description)
+
+    def codes_of(self, pictures: Pictures, tag: str, description: str) -> Tensor:
+        """Codes of any pictures ``(N, code_dim)`` float16, NaN where unreadable."""
 
         def compute() -> Tensor:
             rows = self._pass(
@@ -232,7 +251,9 @@ class Embedder:
             rows["code"][~rows.readable] = float("nan")
             return rows["code"]
 
-        return self.cache.get(paths, tag + pictures.tag, self.encoder.preprocessing, compute)
+        return self.cache.get(
+            pictures.paths, tag + pictures.tag, self.encoder.preprocessing, compute
+        )
 
     def _shuffled(self, codes: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
         """The same codes, each dealt to a query of any style; unreadable ones keep their NaN."""
@@ -263,53 +284,4 @@ class Embedder:
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             description=description,
-        )
-
-    def _without(
-        self,
-        split: RetrievalSplit,
-        photos: FrozenRows,
-        found: dict[str, dict[str, Tensor]],
-        readable: dict[str, Tensor],
-        skipped: list[Path],
-    ) -> Embeddings:
-        """Leave out unreadable files; an instance-level record goes as a whole."""
-        if split.relevance == "instance":
-            keep = photos.readable.clone()
-            for mask in readable.values():
-                keep &= mask
-            _some_left(split, int(keep.sum()))
-            kept = keep.nonzero().flatten()
-            queries = {n: {s: q[kept] for s, q in by.items()} for n, by in found.items()}
-            smaller = split.subset(kept.numpy())
-            return Embeddings(smaller, photos["embedding"][kept], queries, skipped)
-        _some_left(split, int(photos.readable.sum()))
-        kept = photos.readable.nonzero().flatten().numpy()
-        groups = split.gallery_groups[kept]
-        sets = {}
-        for style, mask in readable.items():
-            own = split.queries[style]
-            rows = np.flatnonzero(mask.numpy() & np.isin(own.groups, groups))
-            _some_left(split, len(rows))
-            sets[style] = own.subset(rows)
-            for by_style in found.values():
-                by_style[style] = by_style[style][torch.from_numpy(rows)]
-        smaller = RetrievalSplit(
-            split.dataset,
-            split.split,
-            split.root,
-            [split.gallery[i] for i in kept],
-            [split.gallery_ids[i] for i in kept],
-            groups,
-            sets,
-            split.relevance,
-        )
-        return Embeddings(smaller, photos["embedding"][photos.readable], found, skipped)
-
-
-def _some_left(split: RetrievalSplit, count: int) -> None:
-    if not count:
-        raise UserError(
-            f"{split.root}, split {split.split}: nothing readable is left to evaluate; "
-            "mend the files that were skipped"
         )

@@ -188,7 +188,8 @@ def embedding_map(found: Measured, path: Path) -> str:
     """Queries of all styles and photos, before and after."""
     embeddings, split = found.evaluation.embeddings, found.split
     width = found.embedder.encoder.embed_dim  # the calibration's columns follow
-    sets = [(maps.PHOTO, split.gallery_ids, embeddings.gallery, embeddings.gallery)]
+    photos = [embeddings.plain_photos(m) for m in (CONTROL, found.name)]
+    sets = [(maps.PHOTO, split.gallery_ids, *photos)]
     for style, queries in split.queries.items():
         both = [embeddings.queries[m][style][:, :width] for m in (CONTROL, found.name)]
         sets.append((style, queries.ids, *both))
