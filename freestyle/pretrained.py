@@ -226,10 +226,8 @@ def _card(model: FreestyleRet, values: dict[str, Any]) -> str:
 
 def _photos(model: FreestyleRet) -> str:
     if model.prompts_gallery:
-        return (
-            "Photos are embedded by this model too: an index of the plain encoder's is not valid."
-        )
-    return "Photos are embedded by the plain encoder: an index of its embeddings stays valid."
+        return "Photos are embedded by this model too: the encoder's own index does not fit it."
+    return "Photos are embedded by the encoder itself: an index of them stays valid."
 
 
 def named_encoder(source: str | Path, revision: str | None = None) -> str | None:
