@@ -135,6 +135,7 @@ def make_model(shared, style_config, style_codes):
         query_map="none",
         tower=None,
         calibration=None,
+        gallery="frozen",
         style=style_config,
         seed=0,
         **prompts,
@@ -148,6 +149,7 @@ def make_model(shared, style_config, style_codes):
             tower=tower,
             query_map=query_map,
             calibration=calibration,
+            gallery=gallery,
         )
         torch.manual_seed(seed)
         reader = shared(style) if settings.needs_style else None

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from freestyle import FreestyleRet
 from freestyle.bench.command import main
 from freestyle.bench.compare import collect, difference
 from freestyle.bench.ledger import LINES, Ledger
 from freestyle.bench.matrix import read_matrix
 from freestyle.cli import main as cli
+from freestyle.datasets.readers import open_split
 from freestyle.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -175,6 +177,40 @@ def test_bad_options_are_one_sentence(matrix, tmp_path, capsys):
         main([str(matrix), "--seeds", "one", "--out", str(tmp_path)])
     assert cli(["bench", "nowhere.yaml"]) == 2
     assert "nowhere.yaml" in capsys.readouterr().err
+
+
+def test_prompted_and_frozen_galleries_stand_in_one_table(matrix, tmp_path):
+    path = tmp_path / "galleries.yaml"
+    loss = {"model.loss.name": "in-batch"}
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "config": str(matrix.parent / "base.yaml"),
+                "evaluate": {"styles": ["sketch", "art", "sketch+art"], "style_controls": True},
+                "cells": {
+                    "frozen": {"set": loss},
+                    "prompted": {"set": {**loss, "model.gallery": "prompted"}},
+                },
+            }
+        )
+    )
+    out = tmp_path / "out"
+    main([str(path), "--out", str(out)])
+    rows = {row["name"]: row for row in Ledger(out).rows().values()}
+    assert rows["frozen"]["trained_parameters"] == rows["prompted"]["trained_parameters"]
+    assert rows["prompted"]["settings"]["model"]["gallery"] == "prompted"
+    variants = {result["variant"] for result in rows["prompted"]["results"]}
+    assert variants == {"own", "map off", "mean style", "shuffled style"}
+    ranks = Ledger(out).ranks(rows["prompted"]["id"])["own"]
+    folder = out / "cells" / rows["prompted"]["id"] / "model"
+    model = FreestyleRet.from_pretrained(folder)
+    root = rows["prompted"]["settings"]["data"]["root"]
+    split = open_split(root, "test", ["sketch", "art"])
+    photos = model.encode_gallery(split.gallery)
+    for style in ("sketch", "art"):
+        scores = model.encode_query(split.queries[style].sources) @ photos.T
+        expected = 1 + (scores > scores.diag()[:, None]).sum(dim=1)
+        assert list(ranks[style]) == expected.tolist()
 
 
 @pytest.mark.slow

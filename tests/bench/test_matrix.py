@@ -1,6 +1,7 @@
 """Matrices: what a file says becomes cells, and a cell's id is a hash of all its settings."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -8,6 +9,7 @@ import yaml
 from freestyle.bench.matrix import read_matrix, with_changes
 from freestyle.errors import UserError
 
+ROOT = Path(__file__).parents[2]
 BASE = {
     "trainer": {"max_epochs": 1},
     "model": {"encoder": "random:clip-tiny", "learning_rate": 0.01},
@@ -119,3 +121,33 @@ def test_an_unknown_setting_is_one_sentence(write):
     cell = read_matrix(write(cells={"a": {"set": {"model.surprise": 1}}})).cells[0]
     with pytest.raises(UserError, match="unknown setting 'surprise'"):
         cell.settings()
+
+
+def test_a_setting_that_came_later_leaves_older_ids_as_they_were(write, monkeypatch):
+    from freestyle.bench import matrix as module
+
+    def ids(**entry):
+        return read_matrix(write(cells={"a": entry})).cells[0].id
+
+    frozen, prompted = {"model.gallery": "frozen"}, {"model.gallery": "prompted"}
+    plain = ids()
+    assert ids(set=frozen) == plain
+    assert ids(set=prompted) != plain
+    cell = read_matrix(write(cells={"a": {}})).cells[0]
+    assert cell.settings()["model"]["gallery"] == "frozen"  # the ledger's line still says it
+    later = {"model.prompts.n_tokens": 4, "model.tower.rank": 4}
+    monkeypatch.setattr(module, "ADDED_LATER", later)
+    assert ids(set={"model.prompts.n_tokens": 8}) != ids()
+    # a setting counts as soon as it holds another value than the one recorded, default or not
+    monkeypatch.setattr(module, "ADDED_LATER", {"model.prompts.n_tokens": 2})
+    assert ids() not in (ids(set={"model.prompts.n_tokens": 2}), plain)
+
+
+def test_ids_of_results_that_are_kept_do_not_change(monkeypatch):
+    """Those of the methods' table. A changed config, data set or encoder changes them rightly."""
+    monkeypatch.chdir(ROOT)
+    cells = read_matrix("configs/bench/methods.yaml").cells
+    found = {(cell.name, cell.seed): cell.id for cell in cells}
+    assert found["zero-shot", None] == "c452b9d9bcb9"
+    assert found["query-adapter", 0] == "2a7eb422602d"
+    assert found["vpt-deep", 2] == "2c7b2a520788"

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from freestyle.config import LossConfig
 from freestyle.training.losses import (
+    StepPhotos,
     gallery_cross_entropy,
     in_batch_info_nce,
     retrieval_loss,
@@ -102,3 +103,47 @@ def test_triplet_needs_another_group():
             gallery,
             torch.zeros(3, dtype=torch.long),
         )
+
+
+@pytest.mark.parametrize("name", ["gallery", "in-batch", "triplet"])
+def test_photos_that_move_give_the_loss_of_a_gallery_with_them_in_place(name):
+    queries, before, now = unit(6, 8), unit(9, 8, seed=1), unit(9, 8, seed=2)
+    groups, asked = torch.tensor([0, 0, 1, 2, 3, 4, 5, 6, 7]), torch.tensor([2, 0, 5, 2, 7, 1])
+    config = LossConfig(name=name, temperature=0.1)
+    embedded = []
+
+    def embed(rows):
+        embedded.append(rows)
+        return now[rows]
+
+    photos = StepPhotos(embed)
+    found = retrieval_loss(
+        config, queries, asked, before, groups, torch.Generator().manual_seed(3), photos
+    )
+    assert len(embedded) == 1
+    rows = embedded[0]
+    assert len(rows.unique()) == len(rows)  # a photo that two queries ask for is embedded once
+    mixed = before.clone()
+    mixed[rows] = now[rows]
+    expected = retrieval_loss(
+        config, queries, asked, mixed, groups, torch.Generator().manual_seed(3)
+    )
+    if name == "gallery":  # the frozen form draws nothing, having every photo there
+        assert set(asked.tolist()) == set(groups[rows].tolist())
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gallery", "in-batch", "triplet"])
+def test_gradients_reach_both_sides(name):
+    queries = unit(6, 8).requires_grad_()
+    now = unit(9, 8, seed=2).requires_grad_()
+    asked = torch.tensor([2, 0, 5, 2, 7, 1])
+    photos = StepPhotos(now.__getitem__)
+    retrieval_loss(
+        LossConfig(name=name), queries, asked, unit(9, 8, seed=1), torch.arange(9), None, photos
+    ).backward()
+    assert (queries.grad.abs().sum(dim=1) > 0).all()
+    drawn = (now.grad.abs().sum(dim=1) > 0).nonzero().flatten().tolist()
+    assert set(asked.tolist()) <= set(drawn)
+    if name != "triplet":  # which draws negatives beside
+        assert set(asked.tolist()) == set(drawn)
