@@ -46,7 +46,7 @@ def arguments(dsr, out, *extra):
         "--data.batch_size=24",
         f"--model.cache_dir={out}/cache",
         f"--trainer.default_root_dir={out}",
-        "--trainer.max_epochs=2",
+        "--trainer.max_epochs=1",
         *TINY,
         *extra,
     ]
@@ -63,7 +63,8 @@ def losses(out):
 
 @pytest.mark.parametrize("loss", ["gallery", "in-batch", "triplet"])
 def test_every_loss_trains_and_validates_the_photos_as_the_model_embeds_them(dsr, tmp_path, loss):
-    main(arguments(dsr, tmp_path, f"--model.loss.name={loss}", "--model.cache=codes"))
+    extra = [f"--model.loss.name={loss}", "--model.cache=codes", "--trainer.max_epochs=2"]
+    main(arguments(dsr, tmp_path, *extra))
     model = FreestyleRet.from_pretrained(tmp_path / "model")
     assert model.config.gallery == "prompted"
     split = open_split(dsr, "val", ["sketch", "art", "mosaic"])
@@ -155,13 +156,13 @@ def test_pixels_unread_by_anything_else_are_opened_once_to_find_the_broken(dsr, 
 
 def test_stopped_in_mid_epoch_a_run_resumes_to_the_same_end(dsr, tmp_path, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    extra = ["--data.batch_size=12", "--checkpoint_every=2"]  # six steps an epoch
+    extra = ["--data.batch_size=12", "--checkpoint_every=2", "--trainer.max_epochs=2"]
     main(arguments(dsr, whole, *extra))
     save = BestCheckpoint.on_train_batch_end
 
     def stop(self, trainer, *args, **kwargs):
         save(self, trainer, *args, **kwargs)
-        if trainer.global_step == 8:
+        if trainer.global_step == 8:  # of six an epoch
             raise UserError("stopped")
 
     with monkeypatch.context() as patched:
@@ -186,7 +187,7 @@ def test_two_processes_share_the_photos_and_validate_the_same_model(dsr, tmp_pat
     records = json.loads((root / "val.json").read_text())
     (root / "val.json").write_text(json.dumps(records[:7]))  # shares of four and three
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=1"]
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp"]
     command = arguments(root, tmp_path / "two", *two)
     subprocess.run([sys.executable, "train.py", *command], check=True, cwd=ROOT, env=env)
     model = FreestyleRet.from_pretrained(tmp_path / "two" / "model")
