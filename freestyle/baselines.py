@@ -54,6 +54,7 @@ def settings(
     query_map: str = "none",
     calibration: CalibrationConfig | None = None,
     gallery: str = "frozen",
+    framing: str = "whole",
 ) -> FreestyleConfig:
     """The settings that make a method out of :class:`~freestyle.model.FreestyleRet`.
 
@@ -68,6 +69,7 @@ def settings(
             for ``freestyle`` alone, one whose scale and shift depend on the style.
         calibration: Of any trained method's scores; without a gate where it reads no style.
         gallery: ``prompted`` passes photos through a trained method's query path too.
+        framing: ``framed`` cuts query pictures to their content, ``both`` joins the two.
 
     Raises:
         UserError: If the method is unknown, or trains nothing that a photo could pass through.
@@ -81,7 +83,7 @@ def settings(
         query_map,
         calibration,
     )
-    return replace(made, gallery=gallery)
+    return replace(made, gallery=gallery, framing=framing)
 
 
 def _of_method(

@@ -14,6 +14,7 @@ from freestyle.errors import UserError
 Source = Literal["style", "gram", "learned", "none"]
 SOURCES = ("style", "gram", "learned", "none")
 QUERY_MAPS = ("none", "linear", "styled")
+FRAMINGS = ("whole", "framed", "both")
 GALLERIES = ("frozen", "prompted")
 
 
@@ -203,6 +204,9 @@ class FreestyleConfig:
         calibration: Lowers photos that are near to everything; None compares plain cosines.
         gallery: ``frozen`` embeds photos with the untouched encoder; ``prompted`` passes them
             through the queries' own path, with their own style codes (FreestyleRet's way).
+        framing: Whether a query picture is embedded ``whole``, ``framed`` (cut to its content, see
+            :mod:`freestyle.framing`), or in ``both`` ways, which the query map joins with weights
+            that are a function of the style where the map is styled.
         centred: Subtract the mean embedding of the query's style (training-free).
         seed: The training seed, reported with results; None where nothing was trained.
         styles: Styles it was trained on; evaluation marks all others as unseen.
@@ -217,6 +221,7 @@ class FreestyleConfig:
     query_map: Literal["none", "linear", "styled"] = "none"
     calibration: CalibrationConfig | None = None
     gallery: Literal["frozen", "prompted"] = "frozen"
+    framing: Literal["whole", "framed", "both"] = "whole"
     centred: bool = False
     seed: int | None = None
     styles: tuple[str, ...] = ()
@@ -238,11 +243,26 @@ class FreestyleConfig:
         )
         if self.gallery == "prompted":
             self._check_prompted()
+        _require(
+            self.framing in FRAMINGS,
+            f"framing is '{self.framing}': use one of {', '.join(FRAMINGS)}",
+        )
+        _require(
+            self.framing != "both" or (self.query_map != "none" and not self.has_trained_tower),
+            "framing is 'both', which joins two frozen embeddings before a query map: set "
+            "query_map to 'linear' or 'styled', without prompt tokens or tower, or framing to "
+            "'framed' or 'whole'",
+        )
+
+    @property
+    def has_trained_tower(self) -> bool:
+        """Whether something is trained inside the image tower: prompt tokens or its blocks."""
+        tokens = self.prompts is not None and self.prompts.has_tokens
+        return tokens or self.tower is not None
 
     def _check_prompted(self) -> None:
-        tokens = self.prompts is not None and self.prompts.has_tokens
         _require(
-            tokens or self.tower is not None or self.query_map != "none",
+            self.has_trained_tower or self.query_map != "none",
             f"gallery is 'prompted', but method '{self.method}' trains nothing that a photo passes "
             "through: set gallery to 'frozen', or train prompt tokens, a tower or a query map",
         )

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from freestyle.calibration import HubCalibration
 from freestyle.config import FreestyleConfig
+from freestyle.framing import FRAMINGS, view
 from freestyle.prompts import PromptTokens, run_with_prompts
 from freestyle.query_map import QueryMap
 
@@ -89,7 +90,11 @@ class FreestyleRet(nn.Module):
         self.query_map: QueryMap | None = None
         if config.query_map != "none":
             styled = config.query_map == "styled"
-            self.query_map = QueryMap(encoder.embed_dim, self.space.dim if styled else 0)
+            self.query_map = QueryMap(
+                encoder.embed_dim,
+                self.space.dim if styled else 0,
+                framings=len(self.framings),
+            )
         self.calibration: HubCalibration | None = None
         if config.calibration is not None:
             gated = config.calibration.gate == "style"
@@ -147,6 +152,11 @@ class FreestyleRet(nn.Module):
         return self.prompts is not None or self.tower is not None
 
     @property
+    def framings(self) -> tuple[str, ...]:
+        """How a query picture is cut before it is embedded, once for each."""
+        return FRAMINGS[self.config.framing]
+
+    @property
     def prompts_gallery(self) -> bool:
         """Whether photos take a query's path."""
         return self.config.gallery == "prompted"
@@ -159,8 +169,9 @@ class FreestyleRet(nn.Module):
             pixels: RGB in [0, 1], ``(B, 3, S, S)``.
 
         Returns:
-            Features - patch tokens ``(B, P + N, D)`` with prompts, frozen embeddings ``(B, E)``
-            without - and style codes ``(B, code_dim)``, or None where nothing reads them.
+            Features - patch tokens ``(B, P + N, D)`` with prompts, without them frozen embeddings
+            ``(B, F * E)`` of F framings - and style codes ``(B, code_dim)`` of the whole pictures,
+            or None where nothing reads them.
         """
         codes = self.reader(pixels) if self.reader is not None else None
         return self.frozen_features(pixels), codes
@@ -168,8 +179,11 @@ class FreestyleRet(nn.Module):
     @torch.no_grad()
     def frozen_features(self, pixels: Tensor) -> Tensor:
         """:meth:`prepare` without the style codes."""
-        tokens = self.encoder.patch_tokens(pixels)
-        return tokens if self.uses_tokens else self.encoder.pool(self.encoder.run_blocks(tokens))
+        tokens = [self.encoder.patch_tokens(view(pixels, framing)) for framing in self.framings]
+        if self.uses_tokens:
+            return tokens[0]  # with tokens there is one framing
+        rows = [self.encoder.pool(self.encoder.run_blocks(part)) for part in tokens]
+        return torch.cat(rows, dim=1)
 
     def style_inputs(
         self, codes: Tensor | None, batch: int, style: StyleInput = "own"
@@ -227,7 +241,7 @@ class FreestyleRet(nn.Module):
     def before_map(
         self, features: Tensor, codes: Tensor | None = None, *, style: StyleInput = "own"
     ) -> Tensor:
-        """:meth:`query_from` up to the query map: ``(B, E)``, not normalised."""
+        """:meth:`query_from` up to the query map: ``(B, F * E)``, not normalised."""
         if self.uses_tokens:
             inputs = self.style_inputs(codes, len(features), style)
             blocks, scope = self.encoder.blocks, "deep"
@@ -255,13 +269,16 @@ class FreestyleRet(nn.Module):
         style: StyleInput = "own",
         use_map: bool = True,
     ) -> Tensor:
-        """The query map, where there is one, and unit norm: ``(B, E)`` to float32 ``(B, E)``."""
+        """The query map, where there is one, and unit norm: to float32 ``(B, E)``.
+
+        Without the map the first framing, the whole picture where there are two, stands alone.
+        """
         if self.query_map is not None and use_map:
             gram = None
             if self.config.query_map == "styled":
                 gram = self.style_inputs(codes, len(features), style)["gram"]
-            features = self.query_map(F.normalize(features, dim=-1), gram)
-        return F.normalize(features.float(), dim=-1)
+            features = self.query_map(features, gram)
+        return F.normalize(features[:, : self.encoder.embed_dim].float(), dim=-1)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Names and tensors of what training moves: prompts, adapters, query map."""

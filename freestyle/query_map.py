@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+ROUTING_RATE = 10.0  # lets the few weights of the routing move as far as the map's many
 
 
 class QueryMap(nn.Module):
@@ -16,10 +19,19 @@ class QueryMap(nn.Module):
         width: E.
         code_dim: Width d of the Gram code; 0 leaves the map linear.
         hidden: Hidden width of the function s, t.
+        framings: F embeddings of each query, of differently framed pictures, which are joined
+            before the map with weights that are a function of the Gram code (of nothing where the
+            map is linear).
     """
 
-    def __init__(self, width: int, code_dim: int = 0, hidden: int = 64) -> None:
+    def __init__(self, width: int, code_dim: int = 0, hidden: int = 64, framings: int = 1) -> None:
         super().__init__()
+        self.framings = framings
+        self.routing: nn.Linear | None = None
+        if framings > 1:
+            self.routing = nn.Linear(max(code_dim, 1), framings)  # a linear map's sees a constant
+            nn.init.zeros_(self.routing.weight)
+            nn.init.zeros_(self.routing.bias)
         self.linear = nn.Linear(width, width)
         nn.init.eye_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
@@ -30,8 +42,26 @@ class QueryMap(nn.Module):
             nn.init.zeros_(last.bias)
             self.style = nn.Sequential(nn.Linear(code_dim, hidden), nn.GELU(), last)
 
+    def route(self, x: Tensor, gram: Tensor | None = None) -> Tensor:
+        """Weights of the framings ``(B, F)``, rows sum to 1."""
+        if self.style is None:
+            gram = x.new_zeros(len(x), 1)
+        return (ROUTING_RATE * self.routing(gram).float()).softmax(dim=1)
+
     def forward(self, x: Tensor, gram: Tensor | None = None) -> Tensor:
-        """Unit-norm embeddings ``(B, E)`` and Gram codes ``(B, d)`` to ``(B, E)``."""
+        """Embeddings ``(B, F * E)``, one framing after the other, and codes to ``(B, E)``.
+
+        Args:
+            x: Frozen embeddings.
+            gram: Gram codes ``(B, d)``; None for a linear map.
+        """
+        x = x.unflatten(1, (self.framings, -1))  # (B, F, E)
+        x = F.normalize(x.float(), dim=-1)
+        if self.routing is not None:
+            x = (x * self.route(x, gram)[:, :, None]).sum(dim=1)  # (B, E)
+            x = F.normalize(x, dim=-1)
+        else:
+            x = x[:, 0]
         if self.style is None:
             return self.linear(x)
         scale, shift = self.style(gram).chunk(2, dim=1)  # (B, E) each

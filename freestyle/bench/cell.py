@@ -95,8 +95,12 @@ def untrained(cell: Cell) -> FreestyleRet:
 
     encoder = shared_encoder(*_encoder(cell))
     style = from_values(StyleConfig, cell.config["model"].get("style") or {})
+    framing = cell.config["model"].get("framing", "whole")
+    if framing == "both":  # nothing is trained that could join them
+        framing = "whole"
     model = FreestyleRet(
-        baselines.settings(cell.method, encoder.name, style=style), encoder=encoder
+        baselines.settings(cell.method, encoder.name, style=style, framing=framing),
+        encoder=encoder,
     )
     if model.config.centred:
         train = open_cell_split(cell, cell.config["data"].get("train_split", "train"), cell.styles)

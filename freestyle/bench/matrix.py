@@ -34,7 +34,7 @@ FORMAT = 1  # of a cell's result; part of its id
 # before it was there. An id leaves such a setting out while it holds that value, so that ids of
 # older results stay. All other settings count, defaults too: a default that changes makes another
 # cell. A value here never changes, even if the setting's default does.
-ADDED_LATER = {"model.gallery": "frozen"}
+ADDED_LATER = {"model.gallery": "frozen", "model.framing": "whole"}
 _MATRIX_KEYS = (
     "title",
     "config",

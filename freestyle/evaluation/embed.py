@@ -17,6 +17,7 @@ from freestyle.code_cache import CodeCache
 from freestyle.datasets.records import QuerySet, RetrievalSplit
 from freestyle.errors import UserError
 from freestyle.evaluation.changes import ChangedPictures
+from freestyle.evaluation.features import Frozen, features_of, kept, needs_of, read
 from freestyle.evaluation.photos import prompted_photos
 from freestyle.evaluation.unreadable import without_unreadable
 from freestyle.evaluation.variants import Embeddings, Variant
@@ -28,6 +29,7 @@ from freestyle.frozen import (
     remembered,
     remembers,
 )
+from freestyle.model import FreestyleRet
 
 SHARED_BYTES = 512 * 2**20  # of one style's tokens, kept while a command runs
 
@@ -97,7 +99,7 @@ class Embedder:
         """
         photos = remembered(
             frozen_key("photos", self.encoder.weights_tag, split.gallery, self.on_broken),
-            lambda: self._pass(
+            lambda: self.run(
                 lambda pixels, _: {"embedding": self.encoder.encode_image(pixels)},
                 Pictures(split.gallery, self.encoder.preprocessing, self.on_broken),
                 "Embedding gallery",
@@ -140,8 +142,7 @@ class Embedder:
     ) -> FrozenRows:
         """All variants' embeddings of one style's pictures."""
 
-        def compute(tokens: Tensor, index: Tensor) -> dict[str, Tensor]:
-            frozen = None
+        def compute(frozen: Frozen, index: Tensor) -> dict[str, Tensor]:
             values, passed = {}, {}
             for name, variant in self.variants.items():
                 model, how = variant.model, variant.style
@@ -149,14 +150,9 @@ class Embedder:
                     code = None
                     if model.reader is not None:
                         source = drawn if how == "shuffled" else codes
-                        code = source[model.reader.tag][index].to(tokens.device).float()
-                    features = tokens
-                    if not model.uses_tokens:
-                        if frozen is None:
-                            frozen = self.encoder.pool(self.encoder.run_blocks(tokens))
-                        features = frozen
+                        code = source[model.reader.tag][index].to(self.device).float()
                     style = "own" if how == "shuffled" else how
-                    before = model.before_map(features, code, style=style)
+                    before = model.before_map(features_of(model, frozen), code, style=style)
                     passed[id(model), how] = before, code, style
                 before, code, style = passed[id(model), how]
                 query = model.finish(before, code, style=style, use_map=variant.use_map)
@@ -165,41 +161,39 @@ class Embedder:
                 )
             return values
 
-        return self.from_tokens(compute, self._pictures(queries.sources), queries.style)
+        models = [variant.model for variant in self.variants.values()]
+        pictures = self._pictures(queries.sources)
+        return self.from_frozen(compute, pictures, models, queries.style)
 
-    def from_tokens(
+    def from_frozen(
         self,
-        compute: Callable[[Tensor, Tensor], dict[str, Tensor]],
+        compute: Callable[[Frozen, Tensor], dict[str, Tensor]],
         pictures: Pictures,
+        models: Sequence[FreestyleRet],
         what: str,
     ) -> FrozenRows:
-        """Run a function of patch tokens over pictures, their tokens kept where that is asked for.
+        """Run a function of frozen features over pictures, kept where that is asked for.
 
         Args:
-            compute: Tokens ``(B, P + N, D)`` and their rows ``(B,)`` to named tensors ``(B, ...)``.
+            compute: Frozen features ``(B, ...)`` by kind and framing, for :func:`features_of`, and
+                their rows ``(B,)`` to named tensors ``(B, ...)``.
             pictures: What to read.
+            models: Whose features are needed.
             what: Names the pictures on progress bars.
         """
+        needs = list(dict.fromkeys(need for model in models for need in needs_of(model)))
         if not self._tokens_fit(len(pictures)):
-            return self._pass(
-                lambda pixels, index: compute(self.encoder.patch_tokens(pixels), index),
+            return self.run(
+                lambda pixels, index: compute(read(models[0], pixels, needs), index),
                 pictures,
                 f"Embedding {what}",
             )
-        tag = self.encoder.weights_tag + pictures.tag
-        key = frozen_key("tokens", tag, pictures.paths, self.on_broken)
-        tokens = remembered(
-            key,
-            lambda: self._pass(
-                lambda pixels, _: {"tokens": self.encoder.patch_tokens(pixels)},
-                pictures,
-                f"Reading {what}",
-            ),
-        )
-        rows = FrozenRows(readable=tokens.readable)
+        found = kept(self, pictures, needs, what)
+        rows = FrozenRows(readable=found[needs[0]].readable)
         parts = []
         for index in torch.arange(len(pictures)).split(self.batch_size):
-            parts.append(compute(tokens["tokens"][index].to(self.device), index))
+            batch = {need: found[need]["value"][index].to(self.device) for need in needs}
+            parts.append(compute(batch, index))
         rows.values = {name: torch.cat([p[name].cpu() for p in parts]) for name in parts[0]}
         return rows
 
@@ -214,7 +208,7 @@ class Embedder:
     @torch.inference_mode()
     def frozen(self, queries: QuerySet) -> tuple[Tensor, Tensor]:
         """Embeddings of one style's pictures without any prompt: ``(1, N, E)``, and readable."""
-        rows = self._pass(
+        rows = self.run(
             lambda pixels, _: {"embedding": self.encoder.embed_image(pixels)},
             self._pictures(queries.sources),
             f"Embedding {queries.style}",
@@ -245,7 +239,7 @@ class Embedder:
         """Codes of any pictures ``(N, code_dim)`` float16, NaN where unreadable."""
 
         def compute() -> Tensor:
-            rows = self._pass(
+            rows = self.run(
                 lambda pixels, _: {"code": self.readers[tag](pixels)}, pictures, description
             )
             rows["code"][~rows.readable] = float("nan")
@@ -276,7 +270,13 @@ class Embedder:
             return Pictures(paths, self.encoder.preprocessing, self.on_broken)
         return ChangedPictures(paths, self.encoder.preprocessing, self.on_broken, self.change)
 
-    def _pass(self, compute, pictures: Pictures, description: str) -> FrozenRows:
+    def run(
+        self,
+        compute: Callable[[Tensor, Tensor], dict[str, Tensor]],
+        pictures: Pictures,
+        description: str,
+    ) -> FrozenRows:
+        """One pass over pictures, see :func:`~freestyle.frozen.frozen_pass`."""
         return frozen_pass(
             compute,
             pictures,

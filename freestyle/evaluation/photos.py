@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from freestyle.evaluation.features import Frozen, features_of
 from freestyle.frozen import Pictures
 
 if TYPE_CHECKING:
@@ -42,17 +43,15 @@ def prompted_photos(embedder: Embedder, photos: Sequence[Path]) -> dict[str, Ten
         tag: embedder.codes_of(pictures, tag, "Reading photos' style codes") for tag in sorted(tags)
     }
 
-    def compute(tokens: Tensor, index: Tensor) -> dict[str, Tensor]:
-        frozen, values = None, {}
+    def compute(frozen: Frozen, index: Tensor) -> dict[str, Tensor]:
+        values = {}
         for (number, use_map), model in models.items():
             code = None
             if model.reader is not None:
-                code = codes[model.reader.tag][index].to(tokens.device).float()
-            if not model.uses_tokens and frozen is None:
-                frozen = embedder.encoder.pool(embedder.encoder.run_blocks(tokens))
-            features = tokens if model.uses_tokens else frozen
+                code = codes[model.reader.tag][index].to(embedder.device).float()
+            features = features_of(model, frozen)
             values[f"{number} {use_map}"] = model.query_from(features, code, use_map=use_map)
         return values
 
-    rows = embedder.from_tokens(compute, pictures, "prompted gallery")
+    rows = embedder.from_frozen(compute, pictures, list(models.values()), "prompted gallery")
     return {name: rows[f"{number} {use_map}"] for name, (number, use_map) in ways.items()}

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from freestyle.code_cache import CodeCache
+from freestyle.framing import view
 from freestyle.frozen import (
     FrozenRows,
     Pictures,
@@ -213,24 +214,38 @@ class _Passes:
     def features(self, pictures: Pictures, views: int, description: str) -> tuple[Tensor, Tensor]:
         """Features of all views ``(V, N, ...)`` and which files were readable ``(N,)``.
 
-        Patch tokens in bfloat16 where prompts follow, frozen embeddings where none do.
+        Patch tokens in bfloat16 where prompts follow, frozen embeddings where none do, those of
+        several framings one after the other.
         """
+        parts = [self._framed(pictures, views, name, description) for name in self.model.framings]
+        return torch.cat([rows for rows, _ in parts], dim=-1), parts[0][1]
+
+    def _framed(
+        self, pictures: Pictures, views: int, framing: str, description: str
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`features` of one framing."""
         rest = (views, self.data.seed if views > 1 else 0)
+        if framing != "whole":
+            rest = (*rest, framing)
         tokens = self._key("tokens", pictures, *rest)
         embeddings = self._key("frozen", pictures, *rest)
         if self.model.uses_tokens:
-            return remembered(tokens, lambda: self._views(pictures, views, description, False))
+            return remembered(
+                tokens, lambda: self._views(pictures, views, framing, description, False)
+            )
         if is_remembered(tokens) and not is_remembered(embeddings):
             rows, readable = remembered(tokens, lambda: (torch.empty(0), torch.empty(0)))
             return remembered(embeddings, lambda: (self._finish(rows), readable))
-        return remembered(embeddings, lambda: self._views(pictures, views, description, True))
+        return remembered(
+            embeddings, lambda: self._views(pictures, views, framing, description, True)
+        )
 
-    def _key(self, kind: str, pictures: Pictures, *rest: int) -> tuple[Hashable, ...]:
+    def _key(self, kind: str, pictures: Pictures, *rest: Hashable) -> tuple[Hashable, ...]:
         tag = self.model.encoder.weights_tag + pictures.tag
         return frozen_key(kind, tag, pictures.paths, self.data.on_broken, *rest)
 
     def _views(
-        self, pictures: Pictures, views: int, description: str, embed: bool
+        self, pictures: Pictures, views: int, framing: str, description: str, embed: bool
     ) -> tuple[Tensor, Tensor]:
         """Read every view of the pictures, up to the tokens or on to the embedding."""
         generator = torch.Generator().manual_seed(self.data.seed)
@@ -238,16 +253,17 @@ class _Passes:
 
         def compute(pixels: Tensor, _: Tensor) -> dict[str, Tensor]:
             values = {}
-            for view in range(views):
-                rows = encoder.patch_tokens(pixels if view == 0 else augment(pixels, generator))
+            for number in range(views):
+                drawn = pixels if number == 0 else augment(pixels, generator)
+                rows = encoder.patch_tokens(view(drawn, framing))
                 if embed:
-                    values[str(view)] = encoder.pool(encoder.run_blocks(rows)).float()
+                    values[str(number)] = encoder.pool(encoder.run_blocks(rows)).float()
                 else:
-                    values[str(view)] = rows.to(torch.bfloat16)
+                    values[str(number)] = rows.to(torch.bfloat16)
             return values
 
         done = self.run(compute, pictures, description)
-        return torch.stack([done[str(view)] for view in range(views)]), done.readable
+        return torch.stack([done[str(number)] for number in range(views)]), done.readable
 
     @torch.no_grad()
     def _finish(self, tokens: Tensor) -> Tensor:
@@ -271,7 +287,7 @@ def _features_fit(module: RetrievalModule, data: RetrievalData) -> bool:
         tokens = count_tokens(encoder)
         size = 2 * tokens * encoder.width
     else:
-        size = 4 * encoder.embed_dim
+        size = 4 * encoder.embed_dim * len(module.model.framings)
     pictures = module.views * sum(len(data.train.queries[style]) for style in data.train_styles)
     if module.model.prompts_gallery:
         pictures += len(data.train.gallery)

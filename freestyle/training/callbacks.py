@@ -11,11 +11,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from freestyle.training.calibrate import fit_calibration
 from freestyle.training.module import RetrievalModule
 
-MONITOR = "val/R@1"
+MONITOR = "val/MRR"  # less noisy than Recall@1 where validation is small
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the checkpoint with the best mean validation Recall@1, and the last one.
+    """Keeps the checkpoint with the best mean validation reciprocal rank, and the last one.
 
     The mean is over the styles trained on; no other style enters the choice.
 

@@ -47,6 +47,8 @@ class RetrievalModule(L.LightningModule):
         gallery: ``frozen`` embeds photos once by the untouched encoder; ``prompted`` passes them
             through what queries pass through, in training (:mod:`freestyle.training.photos`),
             validation and search.
+        framing: ``framed`` cuts query pictures to their content, ``both`` joins the two before the
+            query map, with weights that depend on the style where the map does.
         loss: Which loss, and its settings.
         learning_rate: Peak rate of AdamW.
         map_learning_rate: Peak rate of the query map; None takes ``learning_rate``.
@@ -74,6 +76,7 @@ class RetrievalModule(L.LightningModule):
         query_map: Literal["none", "linear", "styled"] = "none",
         calibration: CalibrationConfig | None = None,
         gallery: Literal["frozen", "prompted"] = "frozen",
+        framing: Literal["whole", "framed", "both"] = "whole",
         loss: LossConfig = LossConfig(),  # noqa: B008 - frozen
         learning_rate: float = 1e-3,
         map_learning_rate: float | None = None,
@@ -103,6 +106,7 @@ class RetrievalModule(L.LightningModule):
             query_map=query_map,
             calibration=calibration,
             gallery=gallery,
+            framing=framing,
         )
         self.model = FreestyleRet(config)
         if patch_keep < 1 and self.model.encoder.needs_all_patches:
@@ -283,12 +287,12 @@ class RetrievalModule(L.LightningModule):
         self._found.append((place.cpu(), queries.float().cpu()))
 
     def on_validation_epoch_end(self) -> None:
-        """Recall@1 per style over the whole validation gallery, and their mean."""
+        """Recall@1 per style over the whole validation gallery, their mean, and the mean MRR."""
         place = torch.cat([part[0] for part in self._found])
         queries = torch.cat([part[1] for part in self._found])
         self._found.clear()
         gallery, groups = self.caches.gallery["val"]
-        recalls = []
+        recalls, reciprocals = [], []
         for number, style in enumerate(self.data.styles):
             # The last rank's tail repeats items; rows of the same item are equal.
             rows = {int(i): k for k, (s, i) in enumerate(place.tolist()) if s == number}
@@ -302,9 +306,11 @@ class RetrievalModule(L.LightningModule):
                 groups.cpu().numpy(),
             )
             recalls.append(float((np.asarray(ranks) <= 1).mean()))
+            reciprocals.append(float((1 / np.asarray(ranks)).mean()))
             self.log(f"val/R@1/{style}", recalls[-1], sync_dist=False)
         mean = float(np.mean(recalls)) if recalls else 0.0
         self.log("val/R@1", mean, prog_bar=True, sync_dist=False)
+        self.log("val/MRR", float(np.mean(reciprocals)) if reciprocals else 0.0, sync_dist=False)
 
     # -- helpers ---------------------------------------------------------------------------
 
