@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import yaml
@@ -24,16 +24,9 @@ from freestyle.evaluation.protocols import parse_protocol
 from freestyle.evaluation.report import write_markdown, write_report
 from freestyle.evaluation.tables import wide_table
 from freestyle.model import FreestyleRet
+from freestyle.options import OneSentenceParser, listed
 
 CONTROLS = ("mean-style", "shuffled-style", "zero-style")
-
-
-class OneSentenceParser(argparse.ArgumentParser):
-    """Says what is wrong with the options in one sentence, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of exit."""
-        raise UserError(f"{message}: see {self.prog} --help")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -262,11 +255,6 @@ def unused(name: str, taken: dict[str, Variant]) -> str:
     while f"{name} {number}" in taken:
         number += 1
     return f"{name} {number}"
-
-
-def listed(text: str | None) -> list[str]:
-    """Comma-separated values."""
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def picture_styles(styles: Sequence[str]) -> list[str]:
