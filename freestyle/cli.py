@@ -1,6 +1,6 @@
 """The command line: one table from command to function, bad input in one sentence.
 
-freestyle demo | bench | train ... | eval ... | figures ...
+freestyle demo | bench | train ... | eval ... | figures ... | generate ...
 """
 
 from __future__ import annotations
@@ -43,12 +43,19 @@ def _figures(args: list[str]) -> None:
     main(args)
 
 
+def _generate(args: list[str]) -> None:
+    from freestyle.generation.command import main
+
+    main(args)
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "demo": (_demo, "train on DSR-Emoji and print the Recall@K table"),
     "bench": (_bench, "run matrices of experiments: freestyle bench configs/bench/methods.yaml"),
     "train": (_train, "train by a config: freestyle train fit --config FILE"),
     "eval": (_evaluate, "evaluate models on a data set in the DSR layout"),
     "figures": (_figures, "draw what a trained model does to styles: maps, curves, cases"),
+    "generate": (_generate, "make query sets from photos: freestyle generate PHOTOS --out FOLDER"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Query sets from photos: low resolution, sketches, art; resumable, at any scale."""

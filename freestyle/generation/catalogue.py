@@ -150,3 +150,9 @@ def build(spec: Mapping[str, Any], device: str = "cpu") -> Engine:
     if spec["engine"] in LIGHT_ENGINES:
         return made(settings)
     return made(settings, device=device)
+
+
+def spec_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec of the engine that made a sidecar's row."""
+    made_by = row["made_by"]
+    return {"engine": made_by["engine"], "format": row["format"], **made_by["settings"]}

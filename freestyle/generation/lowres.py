@@ -97,7 +97,7 @@ class LowRes:
 
     def describe(self) -> dict[str, Any]:
         """The settings."""
-        return {"engine": self.name, **asdict(self.settings)}
+        return {"engine": self.name, "settings": asdict(self.settings)}
 
     def __call__(self, items: Sequence[Item]) -> list[Made]:
         """Lower each photo."""

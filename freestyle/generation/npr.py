@@ -105,7 +105,9 @@ def inked(
     pixels: np.ndarray, source: np.ndarray, unit: float, ink: float, threshold: float = 0.35
 ) -> np.ndarray:
     """Lay ink lines of ``source`` over a painting."""
-    paper = xdog(source, max(0.5, 1.1 * unit), sharpness=22, threshold=threshold, slope=10, evenness=0.8)
+    paper = xdog(
+        source, max(0.5, 1.1 * unit), sharpness=22, threshold=threshold, slope=10, evenness=0.8
+    )
     paper = 1 - np.minimum(1.0, ink * (1 - paper))
     return np.rint(pixels * paper[..., None]).astype(np.uint8)
 
@@ -188,8 +190,10 @@ def pencil(pixels: np.ndarray, settings: NprSettings, unit: float, seed: int) ->
     hatch = cv2.filter2D(noise, -1, kernel) * np.sqrt(length)
     shade = 1 - (1 - grey / 255) * (0.45 + 0.3 * np.tanh(hatch))
     pale = 255 - (255 - calm(pixels, unit, 1).astype(np.float32)) * 0.75
-    painted = pale * np.minimum(dodge, 1)[..., None] ** (1.5 * settings.ink) * (
-        0.35 + 0.65 * shade[..., None]
+    painted = (
+        pale
+        * np.minimum(dodge, 1)[..., None] ** (1.5 * settings.ink)
+        * (0.35 + 0.65 * shade[..., None])
     )
     return np.rint(painted.clip(0, 255)).astype(np.uint8)
 
@@ -220,9 +224,7 @@ def tiles(pixels: np.ndarray, settings: NprSettings, unit: float, seed: int) -> 
     size = max(5.0, 13.0 * unit * settings.brush)
     count = max(4, round(height * width / size**2))
     labels = slic(pixels, count, compactness=12, max_num_iter=4, start_label=0)
-    sums = np.stack(
-        [np.bincount(labels.ravel(), pixels[..., c].ravel()) for c in range(3)], axis=1
-    )
+    sums = np.stack([np.bincount(labels.ravel(), pixels[..., c].ravel()) for c in range(3)], axis=1)
     means = sums / np.maximum(np.bincount(labels.ravel()), 1)[:, None]
     random = np.random.default_rng(seed)
     means = means * random.uniform(0.9, 1.1, (len(means), 1))
@@ -289,7 +291,8 @@ class Npr:
 
     def describe(self) -> dict[str, Any]:
         """The settings."""
-        return {"engine": self.name, **asdict(self.settings), "looks": list(self.settings.looks)}
+        settings = {**asdict(self.settings), "looks": list(self.settings.looks)}
+        return {"engine": self.name, "settings": settings}
 
     def __call__(self, items: Sequence[Item]) -> list[Made]:
         """Paint each photo."""

@@ -194,7 +194,7 @@ class Sketch:
 
     def describe(self) -> dict[str, Any]:
         """The settings."""
-        return {"engine": self.name, **asdict(self.settings)}
+        return {"engine": self.name, "settings": asdict(self.settings)}
 
     def __call__(self, items: Sequence[Item]) -> list[Made]:
         """Draw each photo."""

@@ -1,4 +1,4 @@
-"""Lines as strokes: a one-pixel edge map becomes polylines, which can be bent, dropped and drawn."""
+"""Lines as strokes: an edge map becomes polylines, which can be bent, dropped and drawn."""
 
 from __future__ import annotations
 
@@ -153,7 +153,12 @@ def render(
         ink = 1.0 if darkness is None else float(darkness[number])
         points = np.rint((stroke + 0.5) * scale * (1 << _SHIFT)).astype(np.int32)
         cv2.polylines(
-            canvas, [points.reshape(-1, 1, 2)], False, round(255 * (1 - ink)), pen, cv2.LINE_AA,
+            canvas,
+            [points.reshape(-1, 1, 2)],
+            False,
+            round(255 * (1 - ink)),
+            pen,
+            cv2.LINE_AA,
             _SHIFT,
         )
     if scale == 1:
