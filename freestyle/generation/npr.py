@@ -127,34 +127,38 @@ def poster(pixels: np.ndarray, settings: NprSettings, unit: float, seed: int) ->
 
 
 def watercolour(pixels: np.ndarray, settings: NprSettings, unit: float, seed: int) -> np.ndarray:
-    """Pale washes with darker rims on grainy paper."""
+    """Pale washes of few colours with dark rims, running and granulating on warm paper."""
     random = np.random.default_rng(seed)
     height, width = pixels.shape[:2]
-    wash = cv2.pyrMeanShiftFiltering(calm(pixels, unit, 1), 8 * min(unit, 1.5), 22, None, 1)
-    wash = _bleed(wash, 1.6 * unit, random).astype(np.float32) / 255
-    grey = cv2.GaussianBlur(cv2.cvtColor(wash, cv2.COLOR_RGB2GRAY), (0, 0), max(0.6, unit))
+    wash = cv2.pyrMeanShiftFiltering(calm(pixels, unit, 1), 6 + 8 * min(unit, 1.5), 32, None, 1)
+    wash = _bleed(wash, 1.8 * unit, random).astype(np.float32) / 255
+    grey = cv2.GaussianBlur(cv2.cvtColor(wash, cv2.COLOR_RGB2GRAY), (0, 0), max(0.7, 1.4 * unit))
     rim = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
-    pigment = _clouds(random, (height, width), 40 * unit) * 0.09
+    pools = _clouds(random, (height, width), 30 * unit) * 0.16
     grain = cv2.GaussianBlur(random.normal(0, 1, (height, width)).astype(np.float32), (0, 0), 0.9)
-    density = 0.8 + pigment + 0.05 * grain + 0.9 * settings.ink * rim.clip(0, 0.5)
+    density = 0.6 + pools + 0.12 * grain + 1.6 * settings.ink * rim.clip(0, 0.5)
     paper = np.array([0.985, 0.975, 0.945], dtype=np.float32)
-    painted = paper * np.power(wash.clip(0.02, 1), density.clip(0.3, 2.0)[..., None])
-    return np.rint(255 * painted.clip(0, 1)).astype(np.uint8)
+    painted = paper * np.power(wash.clip(0.02, 1), density.clip(0.2, 2.0)[..., None])
+    return _saturated(np.rint(255 * painted.clip(0, 1)).astype(np.uint8), 1.35)
 
 
 def oil(pixels: np.ndarray, settings: NprSettings, unit: float, seed: int) -> np.ndarray:
     """Thick strokes: two rounds of the Kuwahara filter, then relief by the light from above."""
-    radius = max(2, round(5 * unit))
-    painted = kuwahara(kuwahara(pixels, radius), max(1, radius // 2))
-    hsv = cv2.cvtColor(painted, cv2.COLOR_RGB2HSV).astype(np.float32)
-    hsv[..., 1] = (1.25 * hsv[..., 1]).clip(0, 255)
-    painted = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
+    radius = max(3, round(8 * unit))
+    painted = _saturated(kuwahara(kuwahara(pixels, radius), max(2, radius // 2)), 1.3)
     random = np.random.default_rng(seed)
     grey = cv2.cvtColor(painted, cv2.COLOR_RGB2GRAY).astype(np.float32)
     bristles = random.normal(0, 1, grey.shape).astype(np.float32)
-    bristles = cv2.GaussianBlur(bristles, (0, 0), 2.2 * unit, sigmaY=0.7 * unit) * 42
+    bristles = cv2.GaussianBlur(bristles, (0, 0), max(1.6, 3 * unit), sigmaY=max(0.7, unit)) * 90
     relief = cv2.Sobel(grey + bristles, cv2.CV_32F, 1, 1, ksize=3)
-    return np.rint(painted + relief.clip(-40, 40)[..., None] * 0.5).clip(0, 255).astype(np.uint8)
+    return np.rint(painted + relief.clip(-60, 60)[..., None] * 0.5).clip(0, 255).astype(np.uint8)
+
+
+def _saturated(pixels: np.ndarray, factor: float) -> np.ndarray:
+    """Stronger colours: ``(H, W, 3)`` uint8."""
+    hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV).astype(np.float32)
+    hsv[..., 1] = (factor * hsv[..., 1]).clip(0, 255)
+    return cv2.cvtColor(np.rint(hsv).astype(np.uint8), cv2.COLOR_HSV2RGB)
 
 
 def kuwahara(pixels: np.ndarray, radius: int) -> np.ndarray:

@@ -30,12 +30,12 @@ def trace(edges: np.ndarray, shortest: float) -> list[np.ndarray]:
     thin[areas[labels] < shortest] = 0
     cut = thin.copy()
     cut[_branches(thin)] = 0
-    strokes = []
-    for rows, columns in _pixels(cut):
-        if len(rows) < max(2.0, shortest / 3):
-            continue
-        points = _walk(list(zip(rows.tolist(), columns.tolist(), strict=True)))
-        strokes.append(np.array(points, dtype=np.float32)[:, ::-1].copy())
+    strokes = [
+        np.array(path, dtype=np.float32)[:, ::-1].copy()
+        for rows, columns in _pixels(cut)
+        for path in _walk(list(zip(rows.tolist(), columns.tolist(), strict=True)))
+        if len(path) >= max(2.0, shortest / 3)
+    ]
     return sorted(strokes, key=lambda s: (-len(s), s[0, 1], s[0, 0]))
 
 
@@ -68,22 +68,28 @@ def _branches(thin: np.ndarray) -> np.ndarray:
     return (thin > 0) & (starts >= 3)
 
 
-def _walk(pixels: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Order the pixels of an unbranched line from one end to the other."""
-    left = set(pixels)
+def _walk(pixels: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Order the pixels of a line from end to end; what a path passes by begins another."""
+    left = dict.fromkeys(pixels)  # a set that keeps its order
 
-    def around(pixel: tuple[int, int]) -> list[tuple[int, int]]:
-        row, column = pixel
-        return [(row + a, column + b) for a, b in _STEPS if (row + a, column + b) in left]
+    def onwards(path: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        while True:
+            row, column = path[-1]
+            ways = ((row + a, column + b) for a, b in _STEPS)
+            way = next((pixel for pixel in ways if pixel in left), None)
+            if way is None:
+                return path
+            del left[way]
+            path.append(way)
 
-    here = next((pixel for pixel in pixels if len(around(pixel)) == 1), pixels[0])
-    path = [here]
-    left.discard(here)
-    while found := around(here):
-        here = found[0]
-        left.discard(here)
-        path.append(here)
-    return path
+    paths = []
+    while left:
+        start = next(iter(left))
+        del left[start]
+        forth = onwards([start])
+        back = onwards([start])
+        paths.append(back[:0:-1] + forth)
+    return paths
 
 
 def simplify(stroke: np.ndarray, tolerance: float) -> np.ndarray:
