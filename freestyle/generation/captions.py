@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from freestyle.errors import UserError
-from freestyle.generation.engine import Item, Made
+from freestyle.generation.engine import EngineError, Item, Made
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class CaptionSettings:
 
     def __post_init__(self) -> None:
         if min(self.tokens, self.beams, self.batch) < 1:
-            raise UserError("tokens, beams and batch of captions must be 1 or more")
+            raise UserError("tokens, beams or batch of captions is below 1: use 1 or more")
 
 
 class Captions:
@@ -100,7 +100,7 @@ class Captions:
             )
         except (OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
-            raise UserError(
+            raise EngineError(
                 f"cannot load captioner {self.settings.model} ({reason}): give a BLIP checkpoint, "
                 "a hub id or a local folder"
             ) from error

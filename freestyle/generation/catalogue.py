@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from freestyle.config import from_values
 from freestyle.errors import UserError
 from freestyle.generation.engine import Engine
+from freestyle.generation.reading import read_yaml
 
 FOLDER = Path(__file__).parent
 FORMATS = ("png", "jpg", "webp", "txt")
@@ -30,23 +29,6 @@ ENGINES: dict[str, tuple[str, str, str]] = {
 }
 ART_ENGINES = ("npr", "gram", "animatediff", "animatediff-v2v")
 LIGHT_ENGINES = ("lowres", "sketch", "npr")  # no torch; many processes of one thread each
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML mapping.
-
-    Raises:
-        UserError: If the file is missing or holds something else.
-    """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}): check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: mend it") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds no settings by name: see {FOLDER / 'styles.yaml'}")
-    return values
 
 
 def named_styles(file: str | Path | None = None) -> dict[str, dict[str, Any]]:

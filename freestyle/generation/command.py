@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -21,7 +22,7 @@ from freestyle.generation import catalogue, runner
 from freestyle.generation.card import write_card
 from freestyle.generation.finish import finish, unfinished
 from freestyle.generation.journal import Journal, locked
-from freestyle.generation.parts import Recipe, working_folder
+from freestyle.generation.parts import Recipe
 from freestyle.generation.photos import Photo, read_photos
 from freestyle.generation.sheet import contact_sheet
 from freestyle.generation.splits import parse_shares
@@ -271,6 +272,24 @@ def _finish(
     _say(f"{len(finished.ids):,} photos in {len(styles)} styles ({counts}): {journal.root}")
     if broken:
         _say(f"{len(broken):,} photos could not be used: {journal.root / 'errors.jsonl'}")
+
+
+def working_folder(out: Path) -> Path:
+    """Make the output folder and see that it can be written to.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".write-", dir=out)
+        os.close(handle)
+        os.unlink(name)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to --out {out} ({error.strerror or error}): choose another folder"
+        ) from error
+    return out
 
 
 def _list_styles() -> None:

@@ -9,6 +9,12 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from freestyle.errors import UserError
+
+
+class EngineError(UserError):
+    """An engine cannot work at all, whatever the photo: the run stops."""
+
 
 @dataclass(frozen=True, slots=True)
 class Item:

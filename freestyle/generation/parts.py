@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from PIL import Image
 
 from freestyle.errors import UserError
-from freestyle.generation.engine import Engine, Item, Made, seed_of
+from freestyle.generation.engine import Engine, EngineError, Item, Made, seed_of
 from freestyle.generation.journal import PHOTOS, Journal, Row, sha256
 from freestyle.generation.photos import Photo
-
-_SAVE: dict[str, dict[str, Any]] = {
-    "png": {"format": "PNG", "compress_level": 6},
-    "jpg": {"format": "JPEG", "quality": 92, "subsampling": 0},
-    "webp": {"format": "WEBP", "quality": 90, "method": 4},
-}
+from freestyle.generation.pictures import encode, perceptual_hash, shrunk
 
 
 @dataclass(frozen=True)
@@ -80,33 +72,6 @@ class _Work:
     caption: str | None
     files: list[tuple[Path, Row]] = field(default_factory=list)
     error: str | None = None
-
-
-def shrunk(picture: Image.Image, max_side: int | None) -> Image.Image:
-    """The picture, no longer than ``max_side``."""
-    longer = max(picture.size)
-    if max_side is None or longer <= max_side:
-        return picture
-    size = tuple(max(1, round(side * max_side / longer)) for side in picture.size)
-    return picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
-
-
-def encode(picture: Image.Image, form: str) -> bytes:
-    """A picture as the bytes of its file."""
-    buffer = io.BytesIO()
-    picture.save(buffer, **_SAVE[form])
-    return buffer.getvalue()
-
-
-def perceptual_hash(picture: Image.Image) -> str:
-    """64 bits as hexadecimal: signs of the lowest frequencies of the picture's cosine transform.
-
-    Near duplicates differ in few bits (pHash; Zauner, 2010).
-    """
-    grey = cv2.resize(np.asarray(picture.convert("L")), (32, 32), interpolation=cv2.INTER_AREA)
-    low = cv2.dct(grey.astype(np.float32))[:8, :8].ravel()
-    bits = low > np.median(low[1:])
-    return np.packbits(bits).tobytes().hex()
 
 
 def make_part(
@@ -266,6 +231,8 @@ def _make(engine: Engine, items: list[Item]) -> list[Made | str]:
     """
     try:
         return list(engine(items))
+    except EngineError:
+        raise
     except UserError as error:
         if len(items) == 1:
             return [str(error)]
@@ -308,47 +275,3 @@ def _keep_made(
     temporary = folder / _temporary_name(style, item.id, f".{form}")
     _write(temporary, data)
     work.files.append((temporary, row | {"bytes": len(data), "sha256": sha256(data)}))
-
-
-def remake(row: Row, photo: Image.Image | Photo | None, device: str = "cpu") -> bytes:
-    """Make a picture again from its row alone.
-
-    Args:
-        row: A line of a style's sidecar.
-        photo: The photo, whole; None suffices for pictures made from captions alone.
-        device: For engines that run networks; equal bytes need the same kind of device.
-
-    Returns:
-        The bytes of the picture's file.
-
-    Raises:
-        UserError: If the photo or the row's engine is not to be had.
-    """
-    from freestyle.generation.catalogue import build, spec_of
-
-    whole = photo.picture() if isinstance(photo, Photo) else photo
-    picture = Image.new("RGB", (64, 64)) if whole is None else shrunk(whole, row["max_side"])
-    engine = build(spec_of(row), device)
-    item = Item(row["id"], picture, row.get("caption"), row["seed"])
-    made = engine([item])[0]
-    if made.picture is None:
-        return f"{made.text}\n".encode()
-    return encode(made.picture, row["format"])
-
-
-def working_folder(out: Path) -> Path:
-    """Make the output folder and see that it can be written to.
-
-    Raises:
-        UserError: If it cannot.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".write-", dir=out)
-        os.close(handle)
-        os.unlink(name)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to --out {out} ({error.strerror or error}): choose another folder"
-        ) from error
-    return out

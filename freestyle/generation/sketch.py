@@ -55,9 +55,11 @@ class SketchSettings:
         if not 0 <= self.drop < 1:
             raise UserError(f"drop of a sketch is {self.drop}: use 0 up to, not including, 1")
         if self.detail <= 0 or self.thickness <= 0:
-            raise UserError("detail and thickness of a sketch must be above 0: leave them out")
+            raise UserError(
+                "detail or thickness of a sketch is not above 0: raise it, or leave it out"
+            )
         if min(self.shortest, self.simplify, self.jitter) < 0:
-            raise UserError("shortest, simplify and jitter of a sketch must be 0 or more")
+            raise UserError("shortest, simplify or jitter of a sketch is negative: use 0 or more")
 
 
 def xdog(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -90,3 +91,14 @@ def tree(root: Path) -> dict[str, bytes]:
 def files_of():
     """``files_of(folder)``: relative path to bytes."""
     return tree
+
+
+@pytest.fixture(scope="session")
+def checkpoints():
+    """The makers of tiny checkpoints in checkpoints.py, which lies beside the tests."""
+    spec = importlib.util.spec_from_file_location(
+        "generation_checkpoints", Path(__file__).with_name("checkpoints.py")
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -181,7 +181,8 @@ def test_kills_within_a_resume_never_remake_a_finished_part(tmp_path, make_photo
     run.kill()
     run.communicate()
     time.sleep(1)  # the worker notices that its parent is gone
-    made = [json.loads(line) for p in (out / ".parts").glob("0*.jsonl") for line in open(p)]
+    lines = [p.read_text().splitlines() for p in (out / ".parts").glob("0*.jsonl")]
+    made = [json.loads(line) for part in lines for line in part]
     times = {row["file"]: (out / row["file"]).stat().st_mtime_ns for row in made}
     assert len(times) >= 32
     last = command(folder, "--out", out, *options, "--resume")
