@@ -272,7 +272,8 @@ class VideoToVideo(TextToImage):
 
     def _still(self, picture: Image.Image, pipeline: Any) -> Image.Image:
         """The photo at a size that the networks can halve as often as they do."""
-        step = pipeline.vae_scale_factor * 2 ** (len(pipeline.unet.config.block_out_channels) - 1)
+        halvings = len(pipeline.unet.config.block_out_channels) - 1
+        step = max(8, pipeline.vae_scale_factor * 2**halvings)
         width, height = self.settings.width, self.settings.height
         if not (width and height):
             factor = self.settings.side / max(picture.size)

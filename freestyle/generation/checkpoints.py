@@ -63,7 +63,7 @@ def _licence(card: Path) -> str:
 def _on_hub(name: str, revision: str | None) -> tuple[str, str]:
     """Commit and licence of a hub checkpoint; from the local cache where the hub is not reached."""
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
     refused = UserError(
         f"checkpoint {name} is neither a local folder nor on the model hub: check the name, or "
@@ -76,8 +76,8 @@ def _on_hub(name: str, revision: str | None) -> tuple[str, str]:
             return str(info.sha), str(licence or UNKNOWN)
         except HFValidationError as error:
             raise refused from error
-        except (HfHubHTTPError, OSError):
-            pass  # not reached: perhaps the cache has it
+        except Exception:  # not reached, in one of many ways: perhaps the cache has it
+            pass
     for file in ("model_index.json", "config.json", "README.md"):
         try:
             cached = try_to_load_from_cache(name, file, revision=revision)

@@ -20,6 +20,7 @@ from freestyle.errors import UserError
 from freestyle.files import write_json
 from freestyle.generation import catalogue, runner
 from freestyle.generation.card import write_card
+from freestyle.generation.cir import Benchmark, publish, read_benchmark
 from freestyle.generation.finish import finish, unfinished
 from freestyle.generation.journal import Journal, locked
 from freestyle.generation.parts import Recipe
@@ -61,8 +62,17 @@ def parser() -> argparse.ArgumentParser:
         metavar="STYLE.SETTING=VALUE",
         help="change a setting, such as sketch.drop=0.3 or art.preset=toonyou; repeatable",
     )
+    p.add_argument(
+        "--cir",
+        action="store_true",
+        help="PHOTOS is a composed-retrieval benchmark: draw its reference pictures",
+    )
     p.add_argument("--captioner", help="BLIP checkpoint that writes missing captions")
-    p.add_argument("--max-side", type=int, default=640, help="pixels; 0 keeps photos as they are")
+    p.add_argument(
+        "--max-side",
+        type=int,
+        help="pixels; 0 keeps photos as they are (default: 640, with --cir 0)",
+    )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument(
         "--photos",
@@ -100,8 +110,11 @@ def main(args: Sequence[str]) -> None:
         _list_styles()
         return
     options = parser().parse_args(args)
+    if options.max_side is None:
+        options.max_side = 0 if options.cir else 640
     _check(options)
-    photos = read_photos(options.photos, options.layout)
+    benchmark = read_benchmark(options.photos) if options.cir else None
+    photos = list(benchmark.photos) if benchmark else read_photos(options.photos, options.layout)
     recipe = read_recipe(options, photos)
     shares = parse_shares(options.splits) if options.splits else _default_shares(photos)
     root = working_folder(Path(options.out))
@@ -125,7 +138,7 @@ def main(args: Sequence[str]) -> None:
             engine=options.engine,
         )
         with locked(journal.parts / "finish.lock", wait=True):
-            _finish(journal, photos, recipe, styles, shares, options)
+            _finish(journal, photos, recipe, styles, shares, options, benchmark)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -244,6 +257,7 @@ def _finish(
     styles: Sequence[str],
     shares: tuple[int, int, int] | None,
     options: argparse.Namespace,
+    benchmark: Benchmark | None,
 ) -> None:
     """Merge, if nothing is left to make by this or any other shard."""
     done, broken = journal.finished()
@@ -259,7 +273,18 @@ def _finish(
         recipe.max_side,
         recipe.keep_photos,
     )
-    finished = finish(journal, photos, styles, done, broken, shares=shares, distance=options.near)
+    finished = finish(
+        journal,
+        photos,
+        styles,
+        done,
+        broken,
+        shares=shares,
+        distance=options.near,
+        lists=benchmark is None,
+    )
+    if benchmark is not None:
+        publish(journal, benchmark, styles, set(finished.ids))
     journal.close()
     if options.sheet_rows:
         path = journal.root / "contact_sheet.png"
@@ -269,7 +294,8 @@ def _finish(
         statistics = style_statistics(journal, finished.ids, styles, options.statistics)
     write_card(journal, complete, finished, statistics)
     counts = ", ".join(f"{count:,} {split}" for split, count in finished.splits.items())
-    _say(f"{len(finished.ids):,} photos in {len(styles)} styles ({counts}): {journal.root}")
+    what = counts if benchmark is None else f"references of {benchmark.name}"
+    _say(f"{len(finished.ids):,} photos in {len(styles)} styles ({what}): {journal.root}")
     if broken:
         _say(f"{len(broken):,} photos could not be used: {journal.root / 'errors.jsonl'}")
 

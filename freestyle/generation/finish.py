@@ -58,6 +58,7 @@ def finish(
     *,
     shares: tuple[int, int, int] | None,
     distance: int,
+    lists: bool = True,
 ) -> Finished:
     """Write everything that tells of the whole set; the split lists come last.
 
@@ -69,6 +70,7 @@ def finish(
         broken: Reasons by id.
         shares: Percent of train, validation and test; None keeps the source's splits.
         distance: Differing bits of perceptual hashes up to which photos are near duplicates.
+        lists: Write the split lists.
 
     Raises:
         UserError: If no photo is left, or a file cannot be written.
@@ -93,20 +95,8 @@ def finish(
     )
     groups = near_duplicates([hashes[name] for name in ids], distance)
     splits = assign(ids, groups, shares or (100, 0, 0), before)
-    captioned = "text" in styles
-    for split in SPLITS:
-        members = [name for name, chosen in zip(ids, splits, strict=True) if chosen == split]
-        path = journal.root / f"{split}.json"
-        if not members:
-            path.unlink(missing_ok=True)
-            continue
-        entries = []
-        for name in members:
-            entry = {"image": files[name]}
-            if captioned:
-                entry["caption"] = f"{name}.txt"
-            entries.append(json.dumps(entry, ensure_ascii=False))
-        write_text(path, "[\n" + ",\n".join(entries) + "\n]\n")
+    if lists:
+        write_lists(journal.root, ids, splits, files, captioned="text" in styles)
     sizes = Counter(groups.tolist())
     sides: dict[int, set[str]] = {}
     for group, split in zip(groups.tolist(), splits, strict=True):
@@ -119,6 +109,25 @@ def finish(
         divided=sum(len(found) > 1 for found in sides.values()),
         styles=sorted(styles),
     )
+
+
+def write_lists(
+    root: Path, ids: Sequence[str], splits: Sequence[str], files: dict[str, str], *, captioned: bool
+) -> None:
+    """Write ``train.json``, ``val.json`` and ``test.json``; a split without photos has none."""
+    for split in SPLITS:
+        members = [name for name, chosen in zip(ids, splits, strict=True) if chosen == split]
+        path = root / f"{split}.json"
+        if not members:
+            path.unlink(missing_ok=True)
+            continue
+        entries = []
+        for name in members:
+            entry = {"image": files[name]}
+            if captioned:
+                entry["caption"] = f"{name}.txt"
+            entries.append(json.dumps(entry, ensure_ascii=False))
+        write_text(path, "[\n" + ",\n".join(entries) + "\n]\n")
 
 
 def _photo_rows(journal: Journal) -> tuple[dict[str, str], dict[str, str]]:

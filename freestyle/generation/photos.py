@@ -220,7 +220,7 @@ def _from_shards(path: Path) -> Iterator[Photo]:
     for shard in shards:
         samples: dict[str, dict[str, tarfile.TarInfo]] = {}
         try:
-            with tarfile.open(shard) as tar:
+            with tarfile.open(shard, "r:") as tar:
                 for member in tar:
                     if member.isfile():
                         folder, _, name = member.name.rpartition("/")
@@ -230,8 +230,9 @@ def _from_shards(path: Path) -> Iterator[Photo]:
                 for key, members in samples.items():
                     yield from _sample(shard, key, members, tar)
         except (tarfile.TarError, OSError) as error:
+            reason = " ".join(str(error).split())
             raise UserError(
-                f"{shard} is no readable tar shard ({error}): replace it by an intact copy."
+                f"{shard} is no readable tar shard ({reason}): unpack it, or replace it."
             ) from error
 
 

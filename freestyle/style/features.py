@@ -99,6 +99,10 @@ class FrozenFeatures(nn.Module):
         Raises:
             UserError: Pictures too small for the deepest tap.
         """
+        return self.maps(pixels)
+
+    def maps(self, pixels: Tensor) -> list[Tensor]:
+        """`forward` that lets gradients through to the pixels."""
         pixels = shrink(pixels.float(), self.resolution)
         if min(pixels.shape[2:]) < self._smallest:
             raise UserError(

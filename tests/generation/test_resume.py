@@ -118,10 +118,10 @@ def test_only_one_run_writes_a_shard(photos, tmp_path, generate, refusal):
 
 
 def test_full_disk_in_the_middle_of_a_picture(photos, tmp_path, command, generate, files_of):
-    """Writes that fail half-way, as at a full disk: no file may grow beyond 6,000 bytes."""
+    """Writes that fail half-way, as at a full disk: no file may grow beyond 3,000 bytes."""
     script = (
         "import resource, sys; from freestyle.cli import main; "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY)); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY)); "
         "raise SystemExit(main(sys.argv[1:]))"
     )
     arguments = ["generate", str(photos), "--out", str(tmp_path / "out"), "--workers", "0"]
