@@ -25,6 +25,7 @@ DATASETS = {
     "emoji": ("data/emoji", "dsr-emoji"),
     "dsr": ("data/dsr", "dsr"),
     "fscoco": ("data/fscoco", "fscoco"),
+    "stamps": ("data/stamps/set", "dsr-stamps"),
     "imagenet_x": ("data/imagenet-x", "imagenet-x"),
 }
 ENCODERS = {

@@ -270,8 +270,8 @@ def _keep_made(
     else:
         work.caption = made.text
         data = f"{made.text}\n".encode()
-    if engine.needs_caption:
-        row["caption"] = work.caption
+    if item.caption and not engine.light:  # networks may read it
+        row["caption"] = item.caption
     temporary = folder / _temporary_name(style, item.id, f".{form}")
     _write(temporary, data)
     work.files.append((temporary, row | {"bytes": len(data), "sha256": sha256(data)}))

@@ -150,7 +150,7 @@ def test_controlnet_lora_scheduler_and_memory_switches_take_effect(tiny, make_ph
 
     def drawn(**more):
         settings = VideoToVideoSettings(
-            preset="none", **paths, steps=2, frames=2, side=32, strength=1.0, **more
+            preset="none", **paths, steps=4, frames=2, side=32, strength=1.0, **more
         )
         engine = VideoToVideo(settings)
         made = engine([item])[0]
