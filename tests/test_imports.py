@@ -23,6 +23,7 @@ RANKS = {
     "encoders": 2,
     "style": 2,
     "code_cache": 3,
+    "framing": 3,
     "frozen": 3,
     "synthetic": 3,
     "calibration": 3,

@@ -151,7 +151,7 @@ def test_ray_data_gives_the_same_set(photos, tmp_path, generate, files_of):
     one = files_of(generate(photos, tmp_path / "one"))
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
-        made = generate(photos, tmp_path / "ray", "--engine", "ray", "--workers", "2")
+        made = generate(photos, tmp_path / "ray", "--engine", "ray", "--workers", "1")
     finally:
         ray.shutdown()
     assert files_of(made) == one
