@@ -206,7 +206,9 @@ def _scaled(side: str, weights: Tensor | None, size: int, like: Tensor) -> Tenso
     return weights / total
 
 
-def _conditional(similarity: Tensor, weights: Tensor | None, dim: int, temperature: float) -> Tensor:
+def _conditional(
+    similarity: Tensor, weights: Tensor | None, dim: int, temperature: float
+) -> Tensor:
     """``pi(. | element)``: weights times softmax of the cosines along ``dim``, sum 1 there.
 
     Written in elementwise steps: they keep the tensor's memory order, so that with the candidates
@@ -215,10 +217,10 @@ def _conditional(similarity: Tensor, weights: Tensor | None, dim: int, temperatu
     mask = None
     if weights is not None:
         mask = weights[..., None, :] if dim == -1 else weights[..., :, None]
-        # Padding must not be the largest, or all that counts would underflow.
-        top = similarity.detach().masked_fill(mask == 0, -torch.inf).amax(dim=dim, keepdim=True)
-        # Above the largest that counts, padding would overflow before its weight makes it 0.
-        masses = ((similarity - top).clamp(max=0) * (1 / temperature)).exp() * mask
+        # Were padding the largest, all that counts would underflow.
+        masked = similarity.masked_fill(mask == 0, -torch.inf)
+        top = masked.detach().amax(dim=dim, keepdim=True)
+        masses = ((masked - top) * (1 / temperature)).exp() * mask
     else:
         top = similarity.detach().amax(dim=dim, keepdim=True)
         masses = ((similarity - top) * (1 / temperature)).exp()

@@ -119,6 +119,7 @@ def score_sets(
     return torch.cat(parts, dim=1)
 
 
+@torch.no_grad()
 def score_candidates(
     queries: Tensor,
     gallery: Tensor,
@@ -153,22 +154,24 @@ def score_candidates(
         raise ValueError(f"positions must lie in [0, {len(gallery) - 1}]")
     element = gallery.shape[1] * gallery.shape[2]
     size = max(1, memory // 2 // (element * (4 + gallery.element_size())))
-    rows = []
+    scores = torch.empty(positions.shape, dtype=torch.float32, device=queries.device)
+    # The same two buffers for all: freed and taken anew they would break the heap into pieces.
+    shape = (min(size, positions.shape[1]), *gallery.shape[1:])
+    stored, ready = gallery.new_empty(shape), queries.new_empty(shape, dtype=torch.float32)
     for query, chosen in enumerate(positions):
         own = None if query_weights is None else query_weights[query : query + 1]
-        parts = [
-            score_sets(
+        for start in range(0, len(chosen), size):
+            part = chosen[start : start + size].to(gallery.device)
+            torch.index_select(gallery, 0, part, out=stored[: len(part)])
+            scores[query : query + 1, start : start + size] = score_sets(
                 queries[query : query + 1],
-                gallery[part],
+                ready[: len(part)].copy_(stored[: len(part)]),
                 distance,
                 query_weights=own,
                 candidate_weights=None if gallery_weights is None else gallery_weights[part],
                 memory=memory // 2,
             )
-            for part in chosen.split(size)
-        ]
-        rows.append(torch.cat(parts, dim=1) if parts else queries.new_zeros(1, 0))
-    return torch.cat(rows) if rows else queries.new_zeros(positions.shape)
+    return scores
 
 
 def _cosines(rows: Tensor, chunk: Tensor) -> Tensor:
@@ -187,11 +190,10 @@ def _chunks(queries: Tensor, candidates: Tensor, memory: int) -> Iterator[slice]
     n_queries, k = queries.shape[:2]
     m, width = candidates.shape[1:]
     each = 4 * n_queries * k * m  # bytes of one candidate's cosines
-    most = memory // (COPIES * each + 8 * m * width)
+    need = COPIES * each + 8 * m * width
+    most = memory // need
     if most < 1:
-        raise UserError(
-            f"memory={memory} bytes cannot hold one candidate: allow {COPIES * each + 8 * m * width}"
-        )
+        raise UserError(f"memory={memory} bytes cannot hold one candidate: allow {need}")
     if candidates.device.type == "cpu":
         most = min(most, max(32, CHUNK_BYTES // each))
     for start in range(0, len(candidates), most):
