@@ -1,16 +1,16 @@
 """Build the composed benchmark over DSR-Emoji: a picture, a text that changes it, what is wanted.
 
-    python data/build_composed.py                  # writes data/emoji_composed/{train,val,test}.json
-    python data/build_composed.py --check          # compares instead of writing
+    python data/build_composed.py            # data/emoji_composed/{train,val,test}.json
+    python data/build_composed.py --check    # compares instead of writing
 
 No pair is picked by hand. Within a split, a concept and another one are a pair when
 
 - they share the subgroup or the base concept, and at least one word of their names (or the base),
 - neither name has more than three words that the other lacks,
 
-and the modification is what the target's name has more, in its order ("man", "with sunglasses"), or
-"without ..." where it only has less. If a reference's modification leads to several concepts, all of
-them are targets. Each pair is asked once per reference style. The file holds names, not pictures:
+and the modification is what the target's name has more, in its order ("man", "with sunglasses"),
+or "without ..." where it only has less. If a reference's modification leads to several concepts,
+all of them are targets. Each pair is asked once per reference style. The file holds names, not pictures:
 those are DSR-Emoji's.
 """
 

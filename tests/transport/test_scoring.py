@@ -28,7 +28,7 @@ def test_equals_the_distance_on_the_full_tensor(name):
     small = score_sets(
         queries, candidates, distance, query_weights=p, candidate_weights=q, memory=20_000
     )
-    near = 1e-3 if name == "sinkhorn" else 1e-6  # stops when all of a batch are near enough
+    near = 1e-3 if name == "sinkhorn" else 1e-5  # stops when all of a batch are near enough
     assert small.shape == (5, 300)
     assert torch.allclose(small, expected, atol=near)
     whole = score_sets(queries, candidates, distance, query_weights=p, candidate_weights=q)
