@@ -178,7 +178,7 @@ def mean(
 ) -> Tensor:
     """The weighted mean of all cosines, less 1: what transport is at temperature infinity."""
     similarity, p, q = _prepared(similarity, query_weights, candidate_weights)
-    return _average(_average(similarity, q), p) - 1
+    return _average(_average(similarity, None if q is None else q[..., None, :]), p) - 1
 
 
 def _prepared(

@@ -1,0 +1,412 @@
+"""Pictures and texts as sets of embeddings: views of a picture, phrases of a text.
+
+The first element of a set is always the whole picture or the whole text, so that every set also
+holds its own single-vector version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from freestyle.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from freestyle.datasets.composed import Picture
+    from freestyle.encoders.base import DualEncoder
+    from freestyle.model import FreestyleRet
+
+KINDS = ("whole", "grid", "pyramid", "random", "patches")
+GREYS = 16  # levels of the histogram behind content weights
+PART = 2048  # sets completed at a time
+NO_CONTENT = 1e-3  # bits of entropy below which a view is blank
+
+
+@dataclass(frozen=True)
+class Box:
+    """A view of a picture, in fractions of its sides.
+
+    Attributes:
+        left: In [0, 1).
+        top: In [0, 1).
+        right: In (left, 1].
+        bottom: In (top, 1].
+        flip: Whether the view is mirrored.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    flip: bool = False
+
+    def cut(self, image: Image.Image) -> Image.Image:
+        """The view of a picture, at least one pixel wide and high."""
+        from PIL import ImageOps
+
+        width, height = image.size
+        x, y = min(int(self.left * width), width - 1), min(int(self.top * height), height - 1)
+        corner = max(x + 1, round(self.right * width)), max(y + 1, round(self.bottom * height))
+        view = image if (x, y, *corner) == (0, 0, width, height) else image.crop((x, y, *corner))
+        return ImageOps.mirror(view) if self.flip else view
+
+
+WHOLE = Box(0, 0, 1, 1)
+
+
+@dataclass(frozen=True)
+class Views:
+    """How a picture becomes a set.
+
+    Attributes:
+        kind: ``whole``; ``grid``: the whole and windows in rows and columns; ``pyramid``: the
+            whole, five windows of three quarters, five of half its sides; ``random``: the whole and
+            seeded crops of half to all of its sides, half of them mirrored (STiTch, section 3.3);
+            ``patches``: the whole and the encoder's projected patch tokens.
+        count: M: elements of ``random``; at most so many of ``patches``, pooled over areas; of
+            ``grid`` the whole and the largest square number of windows that fits.
+        seed: Of the random crops.
+        weights: ``uniform``, or ``content``: the entropy of a view's greys, so that a blank crop
+            of a sketch weighs nothing.
+
+    Raises:
+        UserError: If a setting cannot be used.
+    """
+
+    kind: str = "random"
+    count: int = 11
+    seed: int = 0
+    weights: str = "uniform"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f"unknown views '{self.kind}': use {', '.join(KINDS)}")
+        if self.weights not in ("uniform", "content"):
+            raise UserError(f"views.weights is '{self.weights}': use uniform or content")
+        if self.count < 1:
+            raise UserError(f"views.count is {self.count}: use 1 or more")
+        if self.kind == "patches" and self.weights == "content":
+            raise UserError("views of kind patches weigh all alike: set views.weights to uniform")
+
+    @property
+    def tag(self) -> str:
+        """Names the views in caches and reports."""
+        seed = f"-{self.seed}" if self.kind == "random" else ""
+        return f"{self.kind}-{self.count}{seed}-{self.weights}"
+
+    def boxes(self) -> list[Box]:
+        """The same for every picture, so that the order of pictures changes nothing."""
+        if self.kind == "grid":
+            side = int((self.count - 1) ** 0.5)
+            steps = [i / side for i in range(side)]
+            size = 1 / side if side else 1
+            return [WHOLE, *(Box(x, y, x + size, y + size) for y in steps for x in steps)]
+        if self.kind == "pyramid":
+            return [WHOLE, *_five(0.75), *_five(0.5)]
+        if self.kind == "random":
+            return [WHOLE, *_random_boxes(self.count - 1, self.seed)]
+        return [WHOLE]
+
+
+def element_boxes(views: Views, count: int) -> list[Box]:
+    """Where each of a set's elements lies in its picture, also those of patches."""
+    if views.kind != "patches":
+        return views.boxes()
+    side = int((count - 1) ** 0.5)
+    steps = [i / side for i in range(side)] if side else []
+    windows = [Box(x, y, x + 1 / side, y + 1 / side) for y in steps for x in steps]
+    return [WHOLE, *windows]
+
+
+def _five(size: float) -> list[Box]:
+    """Windows at the corners and in the middle."""
+    far, mid = 1 - size, (1 - size) / 2
+    corners = [(0.0, 0.0), (far, 0.0), (0.0, far), (far, far), (mid, mid)]
+    return [Box(x, y, x + size, y + size) for x, y in corners]
+
+
+def _random_boxes(count: int, seed: int) -> list[Box]:
+    random = np.random.default_rng(seed)
+    boxes = []
+    for _ in range(count):
+        width, height = random.uniform(0.5, 1, 2)
+        x, y = random.uniform(0, 1 - width), random.uniform(0, 1 - height)
+        boxes.append(Box(x, y, x + width, y + height, bool(random.random() < 0.5)))
+    return boxes
+
+
+@dataclass
+class Sets:
+    """N sets of M elements.
+
+    Attributes:
+        atoms: ``(N, M, E)``, unit norm in the encoder's own dimensions; columns of a model's
+            calibration may follow.
+        weights: ``(N, M)`` float32, at least 0, sum 1; None weighs all alike.
+    """
+
+    atoms: Tensor
+    weights: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.atoms.ndim != 3:
+            raise ValueError(f"expected atoms (N, M, E), got {tuple(self.atoms.shape)}")
+        if self.weights is not None and self.weights.shape != self.atoms.shape[:2]:
+            raise ValueError(
+                f"weights {tuple(self.weights.shape)} do not fit atoms {tuple(self.atoms.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.atoms)
+
+    def take(self, rows: Tensor | slice) -> Sets:
+        """The sets at these positions."""
+        return Sets(self.atoms[rows], None if self.weights is None else self.weights[rows])
+
+
+def ragged(parts: Sequence[Tensor], width: int) -> Sets:
+    """Sets of different sizes in one: padding has weight 0, the others share weight 1.
+
+    Args:
+        parts: Per set its elements ``(K_i, E)``; where K_i is 0 the set is one zero vector, which
+            is equally far from everything.
+        width: E, also where there is no element at all.
+    """
+    most = max([len(part) for part in parts], default=1) or 1
+    atoms = torch.zeros(len(parts), most, width)
+    weights = torch.zeros(len(parts), most)
+    for row, part in enumerate(parts):
+        atoms[row, : len(part)] = part
+        weights[row, : max(1, len(part))] = 1 / max(1, len(part))
+    return Sets(atoms, weights)
+
+
+def content(view: Image.Image) -> float:
+    """Entropy of a view's greys in bits, in [0, 4]; 0 where it is blank."""
+    counts = np.asarray(view.convert("L").histogram()).reshape(GREYS, -1).sum(axis=1)
+    shares = counts[counts > 0] / counts.sum()
+    entropy = float(-(shares * np.log2(shares)).sum())
+    return entropy if entropy > NO_CONTENT else 0.0
+
+
+def view_weights(image: Image.Image, boxes: Sequence[Box], kind: str) -> np.ndarray:
+    """Weights of a picture's views, sum 1: ``uniform`` or by ``content``."""
+    if kind == "content":
+        found = np.array([content(box.cut(image)) for box in boxes])
+        if found.sum() > 0:
+            return found / found.sum()
+    return np.full(len(boxes), 1 / len(boxes))
+
+
+def cut_sets(
+    encode: Callable[[list[Image.Image]], Tensor],
+    pictures: Sequence[Picture],
+    views: Views,
+    *,
+    batch_size: int = 64,
+    description: str = "Embedding views",
+    dtype: torch.dtype = torch.float32,
+) -> Sets:
+    """Sets of pictures, every view embedded like a picture.
+
+    Args:
+        encode: PIL images to rows ``(B, E)``.
+        pictures: Paths, PIL images or cuts of pictures.
+        views: Which views; not ``patches``.
+        batch_size: Views per call.
+        description: Of the progress bar, which shows itself after two seconds.
+        dtype: Of the atoms that are kept.
+
+    Returns:
+        ``(N, M, E)`` and their weights.
+
+    Raises:
+        UserError: If a picture cannot be read.
+    """
+    from freestyle.datasets.composed import load_picture
+
+    boxes = views.boxes()
+    atoms: Tensor | None = None
+    weights = torch.empty(len(pictures), len(boxes))
+    per_pass = max(1, batch_size // len(boxes))
+    with tqdm(total=len(pictures), desc=description, unit="picture", delay=2) as bar:
+        for start in range(0, len(pictures), per_pass):
+            images = [load_picture(p) for p in pictures[start : start + per_pass]]
+            rows = encode([box.cut(image) for image in images for box in boxes])
+            if atoms is None:
+                atoms = torch.empty(len(pictures), len(boxes), rows.shape[1], dtype=dtype)
+            atoms[start : start + len(images)] = rows.view(len(images), len(boxes), -1).to(dtype)
+            for i, image in enumerate(images):
+                weights[start + i] = torch.from_numpy(view_weights(image, boxes, views.weights))
+            bar.update(len(images))
+    if atoms is None:
+        raise UserError("there are no pictures to embed: check the data set's lists")
+    return Sets(atoms, None if views.weights == "uniform" else weights)
+
+
+@torch.inference_mode()
+def patch_sets(
+    encoder: DualEncoder,
+    pictures: Sequence[Picture],
+    count: int,
+    *,
+    batch_size: int = 32,
+    description: str = "Embedding patches",
+) -> Sets:
+    """The whole picture and its projected patch tokens, pooled over areas to at most ``count``.
+
+    Returns:
+        ``(N, 1 + s * s, E)`` with the largest s whose square fits ``count - 1``.
+    """
+    from freestyle.datasets.composed import load_picture
+
+    device = next(encoder.parameters()).device
+    found = []
+    starts = range(0, len(pictures), batch_size)
+    for start in tqdm(starts, desc=description, unit="batch", delay=2):
+        batch = [load_picture(p) for p in pictures[start : start + batch_size]]
+        pixels = torch.stack([encoder.preprocess(image) for image in batch]).to(device)
+        tokens = encoder.run_blocks(encoder.patch_tokens(pixels))
+        whole = F.normalize(encoder.pool(tokens).float(), dim=-1)  # (B, E)
+        local = _pooled(encoder.atoms(tokens).float(), count - 1)  # (B, s * s, E)
+        found.append(torch.cat([whole[:, None], local], dim=1).cpu())
+    if not found:
+        raise UserError("there are no pictures to embed: check the data set's lists")
+    return Sets(torch.cat(found))
+
+
+def _pooled(local: Tensor, count: int) -> Tensor:
+    """Square maps of patches ``(B, N, E)`` averaged over areas, unit norm."""
+    side = round(local.shape[1] ** 0.5)
+    fits = int(max(count, 0) ** 0.5)
+    if fits and fits < side and side * side == local.shape[1]:
+        maps = local.mT.reshape(len(local), -1, side, side)
+        local = F.adaptive_avg_pool2d(maps, fits).flatten(2).mT
+    elif not fits:
+        local = local[:, :0]
+    return F.normalize(local, dim=-1)
+
+
+class SetEncoder:
+    """Sets by a model: photos by its untouched encoder, queries by its query side.
+
+    Args:
+        model: Any FreestyleRet.
+        views: Of the photos.
+        query_views: Of query pictures; those of the photos where None.
+        cache: Folder of embedded sets; None computes anew. Sets are keyed by weights, views and
+            the files' contents.
+        dtype: Of the photos' atoms: float16 halves a large gallery.
+    """
+
+    def __init__(
+        self,
+        model: FreestyleRet,
+        views: Views | None = None,
+        query_views: Views | None = None,
+        *,
+        cache: str | Path | None = None,
+        dtype: torch.dtype = torch.float32,
+        batch_size: int = 64,
+    ) -> None:
+        self.model, self.views = model, views or Views()
+        self.query_views = query_views or self.views
+        if self.query_views.kind == "patches" and model.config.method != "zero-shot":
+            raise UserError(
+                "query views of kind patches need the frozen encoder: a trained model embeds whole "
+                "pictures; use grid, pyramid or random"
+            )
+        self.cache = Path(cache) if cache else None
+        self.dtype, self.batch_size = dtype, batch_size
+
+    @property
+    def width(self) -> int:
+        """E: the encoder's own dimensions, without columns of a calibration."""
+        return self.model.encoder.embed_dim
+
+    def photos(self, pictures: Sequence[Picture]) -> Sets:
+        """Sets of photos ``(G, M, E')``, with the calibration's columns, if there are any."""
+        from freestyle.transport.atom_cache import cached_sets
+
+        def compute(part: Sequence[Picture]) -> Sets:
+            if self.views.kind == "patches":
+                return patch_sets(self.model.encoder, part, self.views.count)
+            return cut_sets(
+                self._frozen, part, self.views, batch_size=self.batch_size, dtype=self.dtype
+            )
+
+        tag = f"{self.model.encoder.weights_tag} {self.views.tag} {self.dtype}"
+        found = cached_sets(self.cache, tag, pictures, compute, description="Embedding gallery")
+        return Sets(self._with_columns(found.atoms), found.weights)
+
+    def queries(self, pictures: Sequence[Picture]) -> Sets:
+        """Sets of query pictures ``(Q, R, E')`` by the model's query side."""
+        if self.query_views.kind == "patches":
+            return patch_sets(self.model.encoder, pictures, self.query_views.count)
+        from freestyle.transport.atom_cache import cached_sets
+
+        def compute(part: Sequence[Picture]) -> Sets:
+            return cut_sets(
+                self.model.encode_query, part, self.query_views, batch_size=self.batch_size
+            )
+
+        tag = f"query {model_tag(self.model)} {self.query_views.tag}"
+        return cached_sets(self.cache, tag, pictures, compute, description="Embedding queries")
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit-norm embeddings ``(N, E)`` of texts, each different one embedded once."""
+        different = list(dict.fromkeys(texts))
+        rows = self.model.encode_text(different)[:, : self.width]
+        place = {text: row for row, text in enumerate(different)}
+        return rows[torch.tensor([place[text] for text in texts], dtype=torch.int64)]
+
+    def finish_texts(self, atoms: Tensor) -> Tensor:
+        """Text atoms ``(..., E)`` with the calibration's columns, if there are any."""
+        own = self.model.calibration
+        if own is None:
+            return atoms
+        return own.extend_texts(atoms.reshape(-1, atoms.shape[-1])).view(*atoms.shape[:-1], -1)
+
+    def _frozen(self, images: list[Image.Image]) -> Tensor:
+        encoder = self.model.encoder
+        pixels = torch.stack([encoder.preprocess(image) for image in images])
+        with torch.inference_mode():
+            return encoder.encode_image(pixels.to(self.model.device)).cpu()
+
+    def _with_columns(self, atoms: Tensor) -> Tensor:
+        own = self.model.calibration
+        if own is None or not own.is_fitted:
+            return atoms
+        width = atoms.shape[2]
+        full = atoms.new_empty(*atoms.shape[:2], width + own.n_styles + 1)
+        for start in range(0, len(atoms), PART):
+            part = atoms[start : start + PART]
+            rows = self.model.complete_gallery(part.reshape(-1, width).float())
+            full[start : start + PART] = rows.view(*part.shape[:2], -1)
+        return full
+
+
+def model_tag(model: FreestyleRet) -> str:
+    """Names a model by its encoder's weights and everything that it trained."""
+    digest = hashlib.sha256(model.encoder.weights_tag.encode())
+    for name, value in _own_state(model):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _own_state(model: FreestyleRet) -> Iterable[tuple[str, Tensor]]:
+    for name, value in sorted(model.state_dict().items()):
+        if not name.startswith(("encoder.", "reader.")) and value.numel():
+            yield name, value
