@@ -10,8 +10,8 @@ No pair is picked by hand. Within a split, a concept and another one are a pair 
 
 and the modification is what the target's name has more, in its order ("man", "with sunglasses"),
 or "without ..." where it only has less. If a reference's modification leads to several concepts,
-all of them are targets. Each pair is asked once per reference style. The file holds names, not pictures:
-those are DSR-Emoji's.
+all of them are targets. Each pair is asked once per reference style. The file holds names, not
+pictures: those are DSR-Emoji's.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
     root/{train,dev,test1}/...                           the pictures, as those paths say
 
 The reference leaves the ranking. Recall@K over all pictures of the split, and Rs@K over the other
-five of a query's group. Targets of ``test1`` are not public: :mod:`freestyle.evaluation.submissions`.
+five of a query's group. Targets of ``test1`` are not public: see ``evaluation/submissions.py``.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def read_compositions(path: str | Path) -> dict[str, Composition]:
     values = read_json(path, (dict, list), "a file of captions")
     if isinstance(values, list):
         return _annotations(values, path)
-    return {str(name): _composition(entry, path, name) for name, entry in values.items()}
+    return {str(name): parse_composition(entry, path, name) for name, entry in values.items()}
 
 
 def write_compositions(path: str | Path, compositions: dict[str, Composition]) -> Path:
@@ -106,7 +106,12 @@ def write_compositions(path: str | Path, compositions: dict[str, Composition]) -
     return write_json(path, values)
 
 
-def _composition(entry: Any, path: Path, name: object) -> Composition:
+def parse_composition(entry: Any, path: Path, name: object) -> Composition:
+    """One entry of the contract.
+
+    Raises:
+        UserError: Naming ``path`` and ``name``, if it is wrong.
+    """
     if not isinstance(entry, dict):
         raise _wrong(path, name, "it is no object")
     found: dict[str, Any] = {}
@@ -143,7 +148,7 @@ def _annotations(rows: list[Any], path: Path) -> dict[str, Composition]:
         if isinstance(reference, str):
             reference = [reference]
         entry = {"captions": target, "modification": text, "reference": reference}
-        found[str(name)] = _composition(entry, path, name)
+        found[str(name)] = parse_composition(entry, path, name)
     return found
 
 
