@@ -188,7 +188,7 @@ class ComposedSplit:
         return {name: place for place, name in enumerate(self.gallery_ids)}
 
 
-def read_json(path: Path, kind: type, what: str) -> Any:
+def read_json(path: Path, kind: type | tuple[type, ...], what: str) -> Any:
     """A JSON file that must hold a list or a dictionary.
 
     Raises:
@@ -203,7 +203,9 @@ def read_json(path: Path, kind: type, what: str) -> Any:
     except (ValueError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON: download or write {what} again") from error
     if not isinstance(values, kind):
-        raise UserError(f"{path} holds no {kind.__name__}: it must be {what}")
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        names = " or ".join(k.__name__ for k in kinds)
+        raise UserError(f"{path} holds no {names}: it must be {what}")
     return values
 
 

@@ -25,8 +25,6 @@ def cached_sets(
     tag: str,
     pictures: Sequence[Picture],
     compute: Callable[[Sequence[Picture]], Sets],
-    *,
-    description: str = "",
 ) -> Sets:
     """The sets of some pictures, computed once.
 
@@ -35,7 +33,6 @@ def cached_sets(
         tag: Weights, views and type.
         pictures: What ``compute`` is called with, in parts.
         compute: Some pictures to their sets.
-        description: Unused where all parts are there.
 
     Returns:
         All sets, in the pictures' order.

@@ -162,14 +162,13 @@ def merge(caption: str, text: str, rules: dict[str, set[str]]) -> str:
     new = words(text)
     if not new or not set(new) - set(parts):
         return caption
+    replaced = False
     for word in new:
         for i, old in enumerate(parts):
             if word in rules.get(old, ()) and word not in parts:
-                parts[i] = word
+                parts[i], replaced = word, True
                 break
-    rest = [w for w in new if w not in parts]
-    if not rest:
-        return " ".join(parts)
-    if len(rest) < len(new) and len(new) > 1:
-        rest = [w for w in rest if w not in WITH] or rest
-    return " ".join([*parts, *rest] if new[0] in WITH else [*rest, *parts])
+    if new[0] in WITH and not replaced:
+        return " ".join([*parts, *new])
+    rest = [w for w in new if w not in parts and not (replaced and w in WITH)]
+    return " ".join([*rest, *parts])

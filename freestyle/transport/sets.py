@@ -74,11 +74,14 @@ class Views:
             whole, five windows of three quarters, five of half its sides; ``random``: the whole and
             seeded crops of half to all of its sides, half of them mirrored (STiTch, section 3.3);
             ``patches``: the whole and the encoder's projected patch tokens.
-        count: M: elements of ``random``; at most so many of ``patches``, pooled over areas; of
-            ``grid`` the whole and the largest square number of windows that fits.
+        count: M: elements of ``random``; the first so many of ``pyramid`` (11, or 6 without the
+            half-size windows); at most so many of ``patches``, pooled over areas; of ``grid`` the
+            whole and the largest square number of windows that fits.
         seed: Of the random crops.
         weights: ``uniform``, or ``content``: the entropy of a view's greys, so that a blank crop
             of a sketch weighs nothing.
+        whole: Share of the weight that the whole picture has, in (0, 1]; its part by ``weights``
+            where None.
 
     Raises:
         UserError: If a setting cannot be used.
@@ -88,8 +91,11 @@ class Views:
     count: int = 11
     seed: int = 0
     weights: str = "uniform"
+    whole: float | None = None
 
     def __post_init__(self) -> None:
+        if self.whole is not None and not 0 < self.whole <= 1:
+            raise UserError(f"views.whole is {self.whole}: use a share in (0, 1]")
         if self.kind not in KINDS:
             raise UserError(f"unknown views '{self.kind}': use {', '.join(KINDS)}")
         if self.weights not in ("uniform", "content"):
@@ -100,10 +106,28 @@ class Views:
             raise UserError("views of kind patches weigh all alike: set views.weights to uniform")
 
     @property
-    def tag(self) -> str:
-        """Names the views in caches and reports."""
+    def key(self) -> str:
+        """Names what is embedded, for caches."""
         seed = f"-{self.seed}" if self.kind == "random" else ""
         return f"{self.kind}-{self.count}{seed}-{self.weights}"
+
+    @property
+    def tag(self) -> str:
+        """Names the views in reports."""
+        return self.key if self.whole is None else f"{self.key}, whole {self.whole:g}"
+
+    def weigh(self, sets: Sets) -> Sets:
+        """Sets whose first element has its share of the weight."""
+        count = sets.atoms.shape[1]
+        if self.whole is None or count == 1:
+            return sets
+        rest = torch.full((len(sets), count), 1.0) if sets.weights is None else sets.weights.clone()
+        rest[:, 0] = 0
+        total = rest.sum(dim=1, keepdim=True)
+        others = torch.where(total > 0, rest / total.clamp(min=1e-12), torch.zeros(()))
+        weights = (1 - self.whole) * others
+        weights[:, 0] = self.whole
+        return Sets(sets.atoms, weights)
 
     def boxes(self) -> list[Box]:
         """The same for every picture, so that the order of pictures changes nothing."""
@@ -113,7 +137,7 @@ class Views:
             size = 1 / side if side else 1
             return [WHOLE, *(Box(x, y, x + size, y + size) for y in steps for x in steps)]
         if self.kind == "pyramid":
-            return [WHOLE, *_five(0.75), *_five(0.5)]
+            return [WHOLE, *_five(0.75), *_five(0.5)][: max(1, self.count)]
         if self.kind == "random":
             return [WHOLE, *_random_boxes(self.count - 1, self.seed)]
         return [WHOLE]
@@ -337,6 +361,10 @@ class SetEncoder:
 
     def photos(self, pictures: Sequence[Picture]) -> Sets:
         """Sets of photos ``(G, M, E')``, with the calibration's columns, if there are any."""
+        return self.completed(self.frozen_photos(pictures))
+
+    def frozen_photos(self, pictures: Sequence[Picture]) -> Sets:
+        """Sets of photos ``(G, M, E)`` by the untouched encoder: the same for all its models."""
         from freestyle.transport.atom_cache import cached_sets
 
         def compute(part: Sequence[Picture]) -> Sets:
@@ -346,14 +374,19 @@ class SetEncoder:
                 self._frozen, part, self.views, batch_size=self.batch_size, dtype=self.dtype
             )
 
-        tag = f"{self.model.encoder.weights_tag} {self.views.tag} {self.dtype}"
-        found = cached_sets(self.cache, tag, pictures, compute, description="Embedding gallery")
-        return Sets(self._with_columns(found.atoms), found.weights)
+        tag = f"{self.model.encoder.weights_tag} {self.views.key} {self.dtype}"
+        return self.views.weigh(cached_sets(self.cache, tag, pictures, compute))
+
+    def completed(self, frozen: Sets) -> Sets:
+        """Frozen sets with the columns of this model's calibration, if there are any."""
+        return Sets(self._with_columns(frozen.atoms), frozen.weights)
 
     def queries(self, pictures: Sequence[Picture]) -> Sets:
         """Sets of query pictures ``(Q, R, E')`` by the model's query side."""
         if self.query_views.kind == "patches":
-            return patch_sets(self.model.encoder, pictures, self.query_views.count)
+            return self.query_views.weigh(
+                patch_sets(self.model.encoder, pictures, self.query_views.count)
+            )
         from freestyle.transport.atom_cache import cached_sets
 
         def compute(part: Sequence[Picture]) -> Sets:
@@ -361,8 +394,8 @@ class SetEncoder:
                 self.model.encode_query, part, self.query_views, batch_size=self.batch_size
             )
 
-        tag = f"query {model_tag(self.model)} {self.query_views.tag}"
-        return cached_sets(self.cache, tag, pictures, compute, description="Embedding queries")
+        tag = f"query {model_tag(self.model)} {self.query_views.key}"
+        return self.query_views.weigh(cached_sets(self.cache, tag, pictures, compute))
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Unit-norm embeddings ``(N, E)`` of texts, each different one embedded once."""

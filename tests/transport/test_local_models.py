@@ -1,4 +1,4 @@
-"""Local composers with tiny models made from configs: they see the picture, sample, and are seeded."""
+"""Local composers with tiny models made from configs: they see, sample, and are seeded."""
 
 import json
 
@@ -84,7 +84,12 @@ def multimodal(tmp_path_factory):
         image_size=32,
         patch_size=16,
     )
-    config = LlavaConfig(vision, text_config(), image_token_index=3, vision_feature_layer=-1)
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text_config(),
+        image_token_index=3,
+        vision_feature_layer=-1,
+    )
     LlavaForConditionalGeneration(config).save_pretrained(folder)
     square = {"height": 32, "width": 32}
     LlavaProcessor(
@@ -121,7 +126,6 @@ def captioner(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("blip")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog", "hat", "red", "blue"]
-    (folder / "vocab.txt").write_text("\n".join(words))
     tiny = {
         "hidden_size": 16,
         "intermediate_size": 16,
@@ -142,7 +146,8 @@ def captioner(tmp_path_factory):
     model = BlipForConditionalGeneration(BlipConfig(text_config=text, vision_config=vision))
     model.save_pretrained(folder)
     BlipProcessor(
-        BlipImageProcessor(size={"height": 32, "width": 32}), BertTokenizer(folder / "vocab.txt")
+        BlipImageProcessor(size={"height": 32, "width": 32}),
+        BertTokenizer(vocab={word: i for i, word in enumerate(words)}),
     ).save_pretrained(folder)
     return folder
 
