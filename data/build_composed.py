@@ -21,6 +21,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -29,14 +30,15 @@ MOST_WORDS = 3
 SPLITS = ("train", "val", "test")
 
 
-def words(name: str) -> list[str]:
+@cache
+def words(name: str) -> tuple[str, ...]:
     """The words of a name in lower case, without quotation marks and other punctuation.
 
     >>> words("Japanese “here” button: man's")
-    ['japanese', 'here', 'button', "man's"]
+    ('japanese', 'here', 'button', "man's")
     """
     plain = name.lower().replace("’", "'")
-    return [w.strip("'") for w in re.findall(r"[\w'#*+-]+", plain) if w.strip("'")]
+    return tuple(w.strip("'") for w in re.findall(r"[\w'#*+-]+", plain) if w.strip("'"))
 
 
 def modification(reference: str, target: str) -> str | None:
@@ -63,8 +65,9 @@ def related(a: dict, b: dict) -> bool:
     """Whether two concepts may be a pair."""
     if a["base"] == b["base"]:
         return True
-    shared = set(words(a["annotation"])) & set(words(b["annotation"]))
-    return a["subgroup"] == b["subgroup"] and bool(shared)
+    if a["subgroup"] != b["subgroup"]:
+        return False
+    return not set(words(a["annotation"])).isdisjoint(words(b["annotation"]))
 
 
 def queries(concepts: Sequence[dict]) -> list[dict]:

@@ -96,7 +96,9 @@ class Prepared:
 
 
 def sample_of(gallery: Sets, seed: int = 0) -> Sets:
-    """At most 1,000 sets of a gallery, drawn by seed."""
+    """At most 1,000 sets of a gallery, drawn by seed; the gallery itself if it is no larger."""
+    if len(gallery) <= SAMPLE:
+        return gallery
     rows = np.random.default_rng(seed).permutation(len(gallery))[:SAMPLE]
     return gallery.take(torch.from_numpy(np.sort(rows)))
 

@@ -254,7 +254,8 @@ class ComposedScorer:
         scores = _score(sets, candidates, distance)
         if self.preset.standardise == "none":
             return scores
-        reference = _score(sets, self.sample, distance)
+        own = self.sample is candidates  # a small gallery is its own sample
+        reference = scores if own else _score(sets, self.sample, distance)
         over = dict(dim=1, keepdim=True) if self.preset.standardise == "query" else {}
         mean, deviation = reference.mean(**over), reference.std(correction=0, **over)
         return torch.where(deviation > 1e-9, (scores - mean) / deviation, torch.zeros(()))
