@@ -11,7 +11,8 @@ from torch import Tensor
 
 from freestyle.datasets.composed import ComposedQuery, ComposedSplit
 from freestyle.transport.captions import Composer, Composition
-from freestyle.transport.scorer import ComposedScorer, Preset, QueryBlocks
+from freestyle.transport.presets import Preset
+from freestyle.transport.scorer import ComposedScorer, QueryBlocks
 from freestyle.transport.sets import SetEncoder, Sets, ragged
 
 SAMPLE = 1000  # gallery photos over which blocks are standardised

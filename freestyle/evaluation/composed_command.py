@@ -38,7 +38,7 @@ from freestyle.evaluation.composed_setup import (
     read_settings,
     tune,
 )
-from freestyle.transport.scorer import Preset
+from freestyle.transport.presets import Preset
 
 
 @dataclass
@@ -138,10 +138,7 @@ def run(
     benchmark = settings["data"]["benchmark"]
     composer = make_composer(settings.get("composer"), encoder, benchmark)
     prepared = prepare(split, encoder, composer)
-    if options.save_captions:
-        from freestyle.transport.captions import write_compositions
-
-        write_compositions(options.save_captions, prepared.compositions)
+    written = dict(prepared.compositions)
     tuned: dict[str, object] = {}
     for section in _tunes(settings):
         name = section.get("preset", "stitch")
@@ -149,9 +146,14 @@ def run(
             continue  # not among those that were asked for
         validation = open_composed(settings["data"], section.get("split", "val"))
         known = prepare(validation, encoder, composer)
+        written.update(known.compositions)
         best = tune(presets[name], section.get("grid") or {}, known)
         presets[name] = best.preset
         tuned[name] = {**best.chosen, f"{best.metric} on {validation.split}": round(best.value, 4)}
+    if options.save_captions:
+        from freestyle.transport.captions import write_compositions
+
+        write_compositions(options.save_captions, written)
     for name in settings.get("compare", {}).get("single", []):
         if name in presets:
             single = presets[name].single()

@@ -17,9 +17,10 @@ from freestyle.errors import UserError
 from freestyle.evaluation.composed import Prepared, evaluate_composed
 from freestyle.model import FreestyleRet
 from freestyle.transport.captions import CachedCaptions, Composer
-from freestyle.transport.scorer import CONTROLS, PRESETS, Preset, preset_from
+from freestyle.transport.presets import CONTROLS, PRESETS, Preset, preset_from
 from freestyle.transport.scoring import SetDistance
-from freestyle.transport.sets import SetEncoder, Views
+from freestyle.transport.sets import SetEncoder
+from freestyle.transport.views import Views
 
 SECTIONS = ("data", "model", "views", "query_views", "composer", "presets", "tune", "compare")
 BENCHMARKS = ("emoji", "cirr", "circo", "fashioniq", "genecis")

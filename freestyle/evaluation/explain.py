@@ -20,9 +20,9 @@ from freestyle.errors import UserError
 from freestyle.evaluation.composed import ComposedOutcome, Prepared
 from freestyle.evaluation.drawing import HAIRLINE, INK, MUTED, RIGHT, new_figure, save_png
 from freestyle.transport.distance import Transport, conditional_transport, sinkhorn
-from freestyle.transport.scorer import Preset
+from freestyle.transport.presets import Preset
 from freestyle.transport.scoring import SetDistance
-from freestyle.transport.sets import element_boxes
+from freestyle.transport.views import element_boxes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

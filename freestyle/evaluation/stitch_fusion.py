@@ -21,7 +21,8 @@ from freestyle.evaluation.fusion import STITCH, ZScore
 from freestyle.evaluation.ranks import Ranks
 from freestyle.evaluation.variants import Variant
 from freestyle.transport.scoring import SetDistance, score_sets
-from freestyle.transport.sets import SetEncoder, Sets, Views
+from freestyle.transport.sets import SetEncoder, Sets
+from freestyle.transport.views import Views
 
 VIEWS = Views("pyramid", 11)
 ROWS = 64  # queries at a time

@@ -17,7 +17,8 @@ from torch import Tensor
 from freestyle.datasets.composed import ComposedQuery
 from freestyle.errors import UserError
 from freestyle.transport.captions import Composition
-from freestyle.transport.sets import SetEncoder, Views
+from freestyle.transport.sets import SetEncoder
+from freestyle.transport.views import Views
 
 WITH = ("with", "in", "on", "without", "from", "of", "for", "behind")
 

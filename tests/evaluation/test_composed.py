@@ -20,7 +20,8 @@ from freestyle.evaluation.composed import (
     target_ranks,
 )
 from freestyle.evaluation.submissions import validate, write_submission
-from freestyle.transport.scorer import CONTROLS, QueryBlocks
+from freestyle.transport.presets import CONTROLS
+from freestyle.transport.scorer import QueryBlocks
 from freestyle.transport.sets import Sets
 
 

@@ -177,7 +177,7 @@ def test_joint_queries_by_transport(data, make_model, tmp_path, capsys):
     from freestyle.evaluation.models import evaluate_models
     from freestyle.evaluation.stitch_fusion import StitchFusion
     from freestyle.evaluation.variants import Variant
-    from freestyle.transport.sets import Views
+    from freestyle.transport.views import Views
 
     split = open_split(data, "test", ["sketch", "text"])
     variants = {"zero-shot": Variant(make_model("zero-shot"))}

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from freestyle.transport.combine import ROLES, Combiner, Term
-from freestyle.transport.sets import SetEncoder, Views
+from freestyle.transport.sets import SetEncoder
+from freestyle.transport.views import Views
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from freestyle.transport.captions import (
     write_compositions,
 )
 from freestyle.transport.rules import RuleComposer
-from freestyle.transport.sets import SetEncoder, Views
+from freestyle.transport.sets import SetEncoder
+from freestyle.transport.views import Views
 
 
 @pytest.mark.parametrize("module", [rules, transition])

@@ -6,14 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from freestyle.transport.distance import conditional_transport
-from freestyle.transport.scorer import (
-    CONTROLS,
-    PRESETS,
-    ComposedScorer,
-    Preset,
-    QueryBlocks,
-    preset_from,
-)
+from freestyle.transport.presets import CONTROLS, PRESETS, Preset, preset_from
+from freestyle.transport.scorer import ComposedScorer, QueryBlocks
 from freestyle.transport.scoring import SetDistance, score_sets
 from freestyle.transport.sets import Sets
 

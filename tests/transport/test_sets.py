@@ -6,16 +6,8 @@ import torch
 from PIL import Image
 
 from freestyle.datasets.composed import Cut, load_picture
-from freestyle.transport.sets import (
-    WHOLE,
-    Box,
-    SetEncoder,
-    Sets,
-    Views,
-    content,
-    element_boxes,
-    ragged,
-)
+from freestyle.transport.sets import SetEncoder, Sets, ragged
+from freestyle.transport.views import WHOLE, Box, Views, content, element_boxes
 
 
 def test_boxes_are_inside_and_the_first_is_the_whole():
