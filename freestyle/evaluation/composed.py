@@ -14,6 +14,7 @@ from freestyle.transport.captions import Composer, Composition
 from freestyle.transport.presets import Preset
 from freestyle.transport.scorer import ComposedScorer, QueryBlocks
 from freestyle.transport.sets import SetEncoder, Sets, ragged
+from freestyle.transport.transition import medium_prompts
 
 SAMPLE = 1000  # gallery photos over which blocks are standardised
 ROWS = 32  # queries scored at a time
@@ -104,8 +105,16 @@ def sample_of(gallery: Sets, seed: int = 0) -> Sets:
     return gallery.take(torch.from_numpy(np.sort(rows)))
 
 
-def prepare(split: ComposedSplit, encoder: SetEncoder, composer: Composer) -> Prepared:
+def prepare(
+    split: ComposedSplit, encoder: SetEncoder, composer: Composer, *, media: bool = False
+) -> Prepared:
     """Compose captions, embed gallery, references and texts.
+
+    Args:
+        split: The split.
+        encoder: Embeds pictures and texts.
+        composer: Writes the captions.
+        media: Whether the texts of the medium step are embedded too.
 
     Raises:
         UserError: If a picture cannot be read, or captions are missing.
@@ -114,11 +123,13 @@ def prepare(split: ComposedSplit, encoder: SetEncoder, composer: Composer) -> Pr
     references = list(dict.fromkeys(query.reference for query in split.queries))
     place = {reference: row for row, reference in enumerate(references)}
     rows = torch.tensor([place[query.reference] for query in split.queries])
+    written = [compositions[query.id] for query in split.queries]
+    styles = [query.style for query in split.queries] if media else None
     return Prepared(
         split,
         encoder.photos(split.gallery),
         QueryBlocks(
-            text_blocks([compositions[query.id] for query in split.queries], encoder),
+            text_blocks(written, encoder, styles),
             encoder.queries(references).take(rows),
         ),
         compositions,
@@ -128,8 +139,18 @@ def prepare(split: ComposedSplit, encoder: SetEncoder, composer: Composer) -> Pr
     )
 
 
-def text_blocks(compositions: Sequence[Composition], encoder: SetEncoder) -> dict[str, Sets]:
-    """Sets of text embeddings by block; every different text is embedded once."""
+def text_blocks(
+    compositions: Sequence[Composition],
+    encoder: SetEncoder,
+    styles: Sequence[str] | None = None,
+) -> dict[str, Sets]:
+    """Sets of text embeddings by block; every different text is embedded once.
+
+    Args:
+        compositions: Of Q queries.
+        encoder: Embeds texts.
+        styles: Of their references, where the texts of the medium step are wanted.
+    """
     fields = {
         "captions": [c.captions for c in compositions],
         "modification": [(c.modification,) for c in compositions],
@@ -138,6 +159,11 @@ def text_blocks(compositions: Sequence[Composition], encoder: SetEncoder) -> dic
         "preserved": [c.preserved for c in compositions],
         "forbidden": [c.forbidden for c in compositions],
     }
+    if styles is not None:
+        known = [c.reference[0] if c.reference else c.captions[0] for c in compositions]
+        prompts = [medium_prompts(text, style) for text, style in zip(known, styles, strict=True)]
+        fields["as-photo"] = [(photo,) for photo, _ in prompts]
+        fields["as-medium"] = [tuple(media) for _, media in prompts]
     rows = encoder.texts(
         different := list(
             dict.fromkeys(t for lists in fields.values() for own in lists for t in own)
@@ -147,7 +173,7 @@ def text_blocks(compositions: Sequence[Composition], encoder: SetEncoder) -> dic
     return {
         name: ragged([rows[[place[t] for t in own]] for own in lists], encoder.width)
         for name, lists in fields.items()
-        if any(lists)
+        if any(lists) or name == "as-medium"
     }
 
 

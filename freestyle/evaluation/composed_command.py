@@ -137,7 +137,8 @@ def run(
     encoder = load_encoder(settings, options.model, options.cache, options.device)
     benchmark = settings["data"]["benchmark"]
     composer = make_composer(settings.get("composer"), encoder, benchmark)
-    prepared = prepare(split, encoder, composer)
+    media = any(preset.medium_step for preset in presets.values())
+    prepared = prepare(split, encoder, composer, media=media)
     written = dict(prepared.compositions)
     tuned: dict[str, object] = {}
     for section in _tunes(settings):
@@ -145,7 +146,7 @@ def run(
         if name not in presets:
             continue  # not among those that were asked for
         validation = open_composed(settings["data"], section.get("split", "val"))
-        known = prepare(validation, encoder, composer)
+        known = prepare(validation, encoder, composer, media=media)
         written.update(known.compositions)
         best = tune(presets[name], section.get("grid") or {}, known)
         presets[name] = best.preset

@@ -224,7 +224,7 @@ class Tuned:
     metric: str
 
 
-GRID = ("reference", "temperature", "transition", "picture_temperature")
+GRID = ("reference", "temperature", "transition", "picture_temperature", "medium_step")
 
 
 def tune(preset: Preset, grid: dict[str, list[float]], prepared: Prepared) -> Tuned:
@@ -233,7 +233,7 @@ def tune(preset: Preset, grid: dict[str, list[float]], prepared: Prepared) -> Tu
     Args:
         preset: The start.
         grid: Values by name: ``reference`` (weight of the reference), ``temperature``,
-            ``picture_temperature``, ``transition``.
+            ``picture_temperature``, ``transition``, ``medium_step``.
         prepared: The embedded validation split.
 
     Returns:
@@ -260,8 +260,9 @@ def _with(preset: Preset, chosen: dict[str, float]) -> Preset:
     changes: dict[str, Any] = {}
     if "reference" in chosen:
         changes["weights"] = {**preset.weights, "reference": chosen["reference"]}
-    if "transition" in chosen:
-        changes["transition"] = chosen["transition"]
+    for name in ("transition", "medium_step"):
+        if name in chosen:
+            changes[name] = chosen[name]
     if "temperature" in chosen:
         changes["distance"] = _warmer(preset.distance, chosen["temperature"])
     if "picture_temperature" in chosen:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 DRAWN = ("target", "reference")
+SHOWN = 6  # of the reference's views
 
 
 def plan_of(prepared: Prepared, preset: Preset, block: str, query: int, photo: int) -> Transport:
@@ -111,15 +112,18 @@ def explain(prepared: Prepared, preset: Preset, query: int, photos: Sequence[int
         top=0.985,
         bottom=0.02,
         hspace=0.16,
-        wspace=0.06,
+        wspace=0.1,
     )
     reference = load_picture(asked.reference)
     _show(figure.add_subplot(grid[0, 0]), reference)
     head = figure.add_subplot(grid[0, 1:])
     head.set_axis_off()
-    title = f"this {asked.style}, but: {asked.text}"
+    title = f"this picture ({asked.style}), but: {asked.text}"
     head.text(0, 0.75, title, fontsize=14, color=INK, weight="bold", parse_math=False)
-    text = f"{preset.name}; share of mass that moves between two elements, in %"
+    text = (
+        f"{preset.name}; share of mass between two elements, in %; of the reference the first "
+        f"{SHOWN} views"
+    )
     head.text(0, 0.4, text, fontsize=9.5, color=MUTED, parse_math=False)
     for row, photo in enumerate(photos, 1):
         image = load_picture(prepared.split.gallery[photo])
@@ -155,10 +159,10 @@ def _table(
 ) -> None:
     """One plan: the result's views above, captions or the reference's views to the left."""
     rows = np.flatnonzero(plan.sum(axis=1) > 0)
-    rows = rows if block == "target" else rows[:6]
+    rows = rows if block == "target" else rows[:SHOWN]
     boxes = element_boxes(prepared.encoder.views, plan.shape[1])
     wide = len(boxes)
-    left = 3.4 if block == "target" else 1.0
+    left = 3.8 if block == "target" else 1.0
     inner = place.subgridspec(
         len(rows) + 1,
         wide + 1,
@@ -179,7 +183,7 @@ def _table(
         label = figure.add_subplot(inner[y + 1, 0])
         if block == "target":
             label.set_axis_off()
-            text = textwrap.shorten(own[row], 34, placeholder="...")
+            text = textwrap.shorten(own[row], 30, placeholder="...")
             label.text(0.97, 0.5, text, fontsize=7.5, ha="right", va="center", parse_math=False)
         else:
             _show(label, mine[row].cut(reference))

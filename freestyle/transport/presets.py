@@ -35,6 +35,8 @@ class Preset:
         transition: Alpha in [0, 1]: how far target captions move towards the modification.
         caption_step: How far captions move along the difference (PDV's a_T).
         reference_step: How far the reference does (PDV's a_I).
+        medium_step: How far the reference's views move out of their medium, along
+            ``f("a photo of c") - f("a sketch of c")`` with c its caption; 0 leaves them.
         reference_share: How much of ``mixed`` is the reference (SDR-CIR's a).
         below: SEIZE's factor on ``min(S_d - S_b, 0)``.
         above: On ``max(S_d - S_b, 0)``.
@@ -53,6 +55,7 @@ class Preset:
     transition: float = 0.0
     caption_step: float = 1.0
     reference_step: float = 1.0
+    medium_step: float = 0.0
     reference_share: float = 0.0
     below: float = 0.0
     above: float = 0.0

@@ -28,6 +28,7 @@ from freestyle.errors import UserError
 from freestyle.transport.presets import Preset
 from freestyle.transport.scoring import SetDistance, score_sets
 from freestyle.transport.sets import Sets
+from freestyle.transport.transition import along_difference, out_of_medium, towards
 
 
 @dataclass
@@ -37,7 +38,7 @@ class QueryBlocks:
     Attributes:
         text: By name, sets of unit-norm text embeddings in the encoder's own E dimensions:
             ``captions``, ``modification``, ``reference-caption``, ``desired``, ``preserved``,
-            ``forbidden``.
+            ``forbidden``; ``as-photo`` and ``as-medium`` for presets with a medium step.
         reference: The reference pictures' views ``(Q, R, E')``, columns of a calibration included.
     """
 
@@ -102,8 +103,6 @@ class ComposedScorer:
 
     def sets_of(self, block: str, queries: QueryBlocks) -> Sets:
         """The elements of one block, ready to be compared with the gallery."""
-        from freestyle.transport.transition import along_difference, towards
-
         preset, text = self.preset, queries.text
         if block == "reference":
             return self._reference(queries)
@@ -141,11 +140,19 @@ class ComposedScorer:
         return queries.text[name]
 
     def _reference(self, queries: QueryBlocks) -> Sets:
-        if queries.reference is None:
+        reference, step = queries.reference, self.preset.medium_step
+        if reference is None:
             raise UserError(
                 f"preset {self.preset.name} reads the reference picture: give one with every query"
             )
-        return queries.reference
+        if not step:
+            return reference
+        photo, medium = self._text(queries, "as-photo"), self._text(queries, "as-medium")
+        drawn = medium.atoms.abs().sum(dim=(1, 2), keepdim=True) > 0  # photos have no medium
+        width = photo.atoms.shape[-1]
+        own, rest = reference.atoms[..., :width].float(), reference.atoms[..., width:].float()
+        moved = out_of_medium(own, photo.atoms, _centre(medium), step)
+        return Sets(torch.cat([torch.where(drawn, moved, own), rest], dim=-1), reference.weights)
 
 
 def _centre(sets: Sets) -> Tensor:

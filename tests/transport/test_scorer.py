@@ -114,6 +114,19 @@ def test_mulvec_pushes_forbidden_phrases_away(blocks, gallery):
     assert torch.allclose(found, expected, atol=1e-5)
 
 
+def test_the_medium_step_moves_drawings_and_leaves_photos(blocks, gallery):
+    photo, medium = unit(4, 1, seed=50), unit(4, 2, seed=51)
+    medium[1] = 0  # the second reference is a photo: no words for its medium
+    blocks.text |= {"as-photo": Sets(photo), "as-medium": Sets(medium)}
+    preset = Preset("moved", {"reference": 1.0}, SetDistance("single"), medium_step=0.5)
+    found = ComposedScorer(preset).score(blocks, gallery)
+    own = blocks.reference.atoms[:, 0]
+    way = photo[:, 0] - F.normalize(medium.mean(dim=1), dim=-1)
+    moved = F.normalize(own + 0.5 * way, dim=-1)
+    moved[1] = own[1]
+    assert torch.allclose(found, moved @ gallery.atoms[:, 0].T - 1, atol=1e-5)
+
+
 def test_single_reads_first_elements_alone(blocks, gallery):
     preset = PRESETS["stitch"].single()
     alone = QueryBlocks({n: Sets(s.atoms[:, :1]) for n, s in blocks.text.items()})
