@@ -18,6 +18,7 @@ from freestyle.transport.transition import medium_prompts
 
 SAMPLE = 1000  # gallery photos over which blocks are standardised
 ROWS = 32  # queries scored at a time
+ROLES = ("desired", "preserved", "forbidden")
 NEVER = np.inf  # rank of a target that is not ranked
 
 
@@ -164,6 +165,7 @@ def text_blocks(
         prompts = [medium_prompts(text, style) for text, style in zip(known, styles, strict=True)]
         fields["as-photo"] = [(photo,) for photo, _ in prompts]
         fields["as-medium"] = [tuple(media) for _, media in prompts]
+    roles = any(any(fields[name]) for name in ROLES)  # one may be empty for all queries
     rows = encoder.texts(
         different := list(
             dict.fromkeys(t for lists in fields.values() for own in lists for t in own)
@@ -173,7 +175,7 @@ def text_blocks(
     return {
         name: ragged([rows[[place[t] for t in own]] for own in lists], encoder.width)
         for name, lists in fields.items()
-        if any(lists) or name == "as-medium"
+        if any(lists) or name == "as-medium" or (name in ROLES and roles)
     }
 
 

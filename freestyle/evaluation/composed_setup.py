@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from inspect import signature
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,10 @@ def _reader(benchmark: str) -> Callable[..., ComposedSplit]:
 
 def _call(reader: Callable[..., ComposedSplit], root: str, split: str, values: dict) -> Any:
     try:
-        return reader(root, split, **values)
+        signature(reader).bind(root, split, **values)
     except TypeError as error:
         raise UserError(f"section data: {error}; see docs/composed.md for its fields") from error
+    return reader(root, split, **values)
 
 
 def load_encoder(

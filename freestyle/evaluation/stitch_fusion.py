@@ -24,7 +24,7 @@ from freestyle.transport.scoring import SetDistance, score_sets
 from freestyle.transport.sets import SetEncoder, Sets
 from freestyle.transport.views import Views
 
-VIEWS = Views("pyramid", 11)
+VIEWS = Views("pyramid", 6)
 ROWS = 64  # queries at a time
 
 

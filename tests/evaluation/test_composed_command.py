@@ -113,6 +113,20 @@ def test_targets_leave_no_reference_in_the_ranking(config):
         assert query.reference_id not in names and len(names) == 4
 
 
+def test_stylised_references_by_config(config, data):
+    settings = yaml.safe_load(config.read_text())["data"]
+    folder = {"folder": str(data / "sketch"), "style": "drawn"}
+    split = open_composed({**settings, "styles": ["photo"], "references": folder})
+    assert split.dataset.endswith("(drawn references)")
+    assert {q.reference.parent.name for q in split.queries} == {"sketch"}
+
+
+def test_a_role_that_no_query_has_is_an_empty_set(config):
+    result = main([f"--config={config}", "--presets=mulvec", "--styles=photo", "--device=cpu"])
+    assert not any(c.forbidden for c in result.prepared.compositions.values())
+    assert result.prepared.queries.text["forbidden"].atoms.abs().sum() == 0
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
