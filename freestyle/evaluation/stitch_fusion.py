@@ -45,7 +45,7 @@ class StitchFusion:
     ) -> None:
         self.split, self.views = split, views
         self.distance = distance or SetDistance()
-        self._frozen: Sets | None = None
+        self._plain: dict[str, Sets] = {}
         self._queries: dict[tuple[str, str], Sets] = {}
 
     def outcome(self, name: str, variant: Variant, parts: Sequence[str]) -> Outcome:
@@ -65,7 +65,7 @@ class StitchFusion:
                 "another rule"
             )
         encoder = SetEncoder(variant.model, self.views)
-        photos = self._photos(encoder)
+        photos = self._photos(name, encoder)
         queries = self.split.aligned(parts)
         sets = [self._of(name, encoder, own) for own in queries]
         rule, ranks = ZScore(), np.empty(len(queries[0]), dtype=np.int64)
@@ -77,11 +77,11 @@ class StitchFusion:
                 ranks[start + row] = target_ranks(scores[row], np.array([group]))[0]
         return Outcome(Ranks(ranks, self.split.n_gallery))
 
-    def _photos(self, encoder: SetEncoder) -> Sets:
-        if self._frozen is None:  # all variants share the untouched encoder
-            frozen = SetEncoder(encoder.model, self.views)
-            self._frozen = frozen.frozen_photos(self.split.gallery)
-        return encoder.completed(self._frozen)
+    def _photos(self, name: str, encoder: SetEncoder) -> Sets:
+        own = name if encoder.model.prompts_gallery else ""  # the untouched encoder's serve all
+        if own not in self._plain:
+            self._plain[own] = encoder.frozen_photos(self.split.gallery)
+        return encoder.completed(self._plain[own])
 
     def _of(self, name: str, encoder: SetEncoder, queries: QuerySet) -> Sets:
         key = name, queries.style

@@ -181,7 +181,7 @@ class SetEncoder:
     """Sets by a model: photos by its untouched encoder, queries by its query side.
 
     Args:
-        model: Any FreestyleRet.
+        model: Any FreestyleRet; its prompted gallery, if it has one, embeds the photos' views.
         views: Of the photos.
         query_views: Of query pictures; those of the photos where None.
         cache: Folder of embedded sets; None computes anew. Sets are keyed by weights, views and
@@ -206,6 +206,11 @@ class SetEncoder:
                 "query views of kind patches need the frozen encoder: a trained model embeds whole "
                 "pictures; use grid, pyramid or random"
             )
+        if self.views.kind == "patches" and model.prompts_gallery:
+            raise UserError(
+                "views of kind patches need the untouched encoder's gallery: use grid, pyramid or "
+                "random with a prompted one"
+            )
         self.cache = Path(cache) if cache else None
         self.dtype, self.batch_size = dtype, batch_size
 
@@ -219,7 +224,11 @@ class SetEncoder:
         return self.completed(self.frozen_photos(pictures))
 
     def frozen_photos(self, pictures: Sequence[Picture]) -> Sets:
-        """Sets of photos ``(G, M, E)`` by the untouched encoder: the same for all its models."""
+        """Sets of photos ``(G, M, E)``, without columns.
+
+        By the untouched encoder, the same for all its models; by the model itself where it has a
+        prompted gallery.
+        """
         from freestyle.transport.atom_cache import cached_sets
 
         def compute(part: Sequence[Picture]) -> Sets:
@@ -229,7 +238,9 @@ class SetEncoder:
                 self._frozen, part, self.views, batch_size=self.batch_size, dtype=self.dtype
             )
 
-        tag = f"{self.model.encoder.weights_tag} {self.views.key} {self.dtype}"
+        own = self.model.prompts_gallery
+        by = model_tag(self.model) if own else self.model.encoder.weights_tag
+        tag = f"{by} {self.views.key} {self.dtype}"
         return weigh(cached_sets(self.cache, tag, pictures, compute), self.views.whole)
 
     def completed(self, frozen: Sets) -> Sets:
@@ -266,10 +277,9 @@ class SetEncoder:
         return own.extend_texts(atoms.reshape(-1, atoms.shape[-1])).view(*atoms.shape[:-1], -1)
 
     def _frozen(self, images: list[Image.Image]) -> Tensor:
-        encoder = self.model.encoder
-        pixels = torch.stack([encoder.preprocess(image) for image in images])
+        pixels = torch.stack([self.model.encoder.preprocess(image) for image in images])
         with torch.inference_mode():
-            return encoder.encode_image(pixels.to(self.model.device)).cpu()
+            return self.model.photos_from(pixels.to(self.model.device)).cpu()
 
     def _with_columns(self, atoms: Tensor) -> Tensor:
         own = self.model.calibration

@@ -63,6 +63,15 @@ def test_the_first_element_is_the_plain_embedding(make_model, pictures):
     assert torch.allclose(found.atoms[1, 1], model.encode_gallery([corner])[0], atol=1e-5)
 
 
+def test_a_prompted_gallery_embeds_the_views_itself(make_model, pictures, refusal):
+    model = make_model("freestyle", gallery="prompted")
+    found = SetEncoder(model, Views("grid", 5)).photos(pictures[:3])
+    assert torch.allclose(found.atoms[:, 0], model.encode_gallery(pictures[:3]), atol=1e-5)
+    plain = SetEncoder(make_model("zero-shot"), Views("grid", 5)).photos(pictures[:3])
+    assert not torch.allclose(found.atoms, plain.atoms, atol=1e-3)
+    assert "patches" in refusal(SetEncoder, model, Views("patches"), Views("whole"))
+
+
 def test_patches_are_pooled(make_model, pictures):
     model = make_model("zero-shot")
     all_patches = SetEncoder(model, Views("patches", 1000)).photos(pictures[:2])
