@@ -33,6 +33,7 @@ RANKS = {
     "model": 4,
     "pretrained": 4,
     "baselines": 4,
+    "transport": 4,
     "training": 5,
     "evaluation": 5,
     "demo": 6,
