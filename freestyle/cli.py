@@ -1,6 +1,7 @@
 """The command line: one table from command to function, bad input in one sentence.
 
 freestyle demo | bench | train ... | eval ... | figures ... | generate ...
+freestyle demo | bench | train ... | eval ... | eval-composed ... | figures ...
 """
 
 from __future__ import annotations
@@ -37,6 +38,12 @@ def _bench(args: list[str]) -> None:
     main(args)
 
 
+def _evaluate_composed(args: list[str]) -> None:
+    from freestyle.evaluation.composed_command import main
+
+    main(args)
+
+
 def _figures(args: list[str]) -> None:
     from freestyle.evaluation.map_command import main
 
@@ -54,6 +61,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "bench": (_bench, "run matrices of experiments: freestyle bench configs/bench/methods.yaml"),
     "train": (_train, "train by a config: freestyle train fit --config FILE"),
     "eval": (_evaluate, "evaluate models on a data set in the DSR layout"),
+    "eval-composed": (_evaluate_composed, "composed queries: a picture and a text that changes it"),
     "figures": (_figures, "draw what a trained model does to styles: maps, curves, cases"),
     "generate": (_generate, "make query sets from photos: freestyle generate PHOTOS --out FOLDER"),
 }
@@ -61,7 +69,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
 
 def usage() -> str:
     """The help text."""
-    lines = [f"  {name:<10}{what}" for name, (_, what) in COMMANDS.items()]
+    lines = [f"  {name:<15}{what}" for name, (_, what) in COMMANDS.items()]
     return "usage: freestyle COMMAND [options]\n\n" + "\n".join(lines) + "\n"
 
 

@@ -5,11 +5,10 @@ Plain dataclasses that refuse bad combinations when they are made and round-trip
 
 from __future__ import annotations
 
-import types
-from dataclasses import asdict, dataclass, is_dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from freestyle.errors import UserError
+from freestyle.values import from_values, require
 
 Source = Literal["style", "gram", "learned", "none"]
 SOURCES = ("style", "gram", "learned", "none")
@@ -52,10 +51,10 @@ class StyleConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "taps", tuple(self.taps))
-        _require(len(self.taps) > 0, "style.taps is empty: name at least one layer, e.g. relu2_1")
-        _require(self.n_bases >= 1, f"style.n_bases is {self.n_bases}: use 1 or more")
-        _require(self.temperature > 0, f"style.temperature is {self.temperature}: use above 0")
-        _require(0 < self.power <= 1, f"style.power is {self.power}: use a value in (0, 1]")
+        require(len(self.taps) > 0, "style.taps is empty: name at least one layer, e.g. relu2_1")
+        require(self.n_bases >= 1, f"style.n_bases is {self.n_bases}: use 1 or more")
+        require(self.temperature > 0, f"style.temperature is {self.temperature}: use above 0")
+        require(0 < self.power <= 1, f"style.power is {self.power}: use a value in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -90,21 +89,21 @@ class PromptConfig:
     def __post_init__(self) -> None:
         for name in ("shallow", "deep"):
             value = getattr(self, name)
-            _require(
+            require(
                 value in SOURCES, f"prompts.{name} is '{value}': use one of {', '.join(SOURCES)}"
             )
-        _require(self.n_tokens >= 1, f"prompts.n_tokens is {self.n_tokens}: use 1 or more")
-        _require(self.hidden >= 0, f"prompts.hidden is {self.hidden}: use 0 or more")
-        _require(self.text_tokens >= 0, f"prompts.text_tokens is {self.text_tokens}: use 0 or more")
-        _require(
+        require(self.n_tokens >= 1, f"prompts.n_tokens is {self.n_tokens}: use 1 or more")
+        require(self.hidden >= 0, f"prompts.hidden is {self.hidden}: use 0 or more")
+        require(self.text_tokens >= 0, f"prompts.text_tokens is {self.text_tokens}: use 0 or more")
+        require(
             self.scope in ("deep", "input"),
             f"prompts.scope is '{self.scope}': use 'deep' or 'input'",
         )
-        _require(
+        require(
             self.codes in ("own", "mean", "shuffled"),
             f"prompts.codes is '{self.codes}': use 'own', 'mean' or 'shuffled'",
         )
-        _require(
+        require(
             0 <= self.code_dropout < 1,
             f"prompts.code_dropout is {self.code_dropout}: use a value in [0, 1)",
         )
@@ -137,16 +136,14 @@ class TowerConfig:
     hidden: int = 64
 
     def __post_init__(self) -> None:
-        _require(
-            self.kind in ("lora", "full"), f"tower.kind is '{self.kind}': use 'lora' or 'full'"
-        )
-        _require(
+        require(self.kind in ("lora", "full"), f"tower.kind is '{self.kind}': use 'lora' or 'full'")
+        require(
             self.gate in ("gram", "style", "none"),
             f"tower.gate is '{self.gate}': use 'gram', 'style' or 'none'",
         )
-        _require(self.rank >= 1, f"tower.rank is {self.rank}: use 1 or more")
-        _require(self.hidden >= 1, f"tower.hidden is {self.hidden}: use 1 or more")
-        _require(
+        require(self.rank >= 1, f"tower.rank is {self.rank}: use 1 or more")
+        require(self.hidden >= 1, f"tower.hidden is {self.hidden}: use 1 or more")
+        require(
             self.kind == "lora" or self.gate == "none",
             "tower.gate needs adapters to scale: set tower.kind to 'lora', or the gate to 'none'",
         )
@@ -175,17 +172,17 @@ class CalibrationConfig:
     bank: int = 1024
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.gate in ("style", "none"),
             f"calibration.gate is '{self.gate}': use 'style' or 'none'",
         )
         for name in ("temperature", "text_temperature"):
             value = getattr(self, name)
-            _require(value > 0, f"calibration.{name} is {value}: use a value above 0")
+            require(value > 0, f"calibration.{name} is {value}: use a value above 0")
         for name in ("strength", "text_strength"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"calibration.{name} is {value}: use a value in [0, 1]")
-        _require(self.bank >= 1, f"calibration.bank is {self.bank}: use 1 or more")
+            require(0 <= value <= 1, f"calibration.{name} is {value}: use a value in [0, 1]")
+        require(self.bank >= 1, f"calibration.bank is {self.bank}: use 1 or more")
 
 
 @dataclass(frozen=True)
@@ -228,26 +225,26 @@ class FreestyleConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "styles", tuple(self.styles))
-        _require(
+        require(
             self.query_map in QUERY_MAPS,
             f"query_map is '{self.query_map}': use one of {', '.join(QUERY_MAPS)}",
         )
-        _require(
+        require(
             not self.needs_style or self.style is not None,
             f"method '{self.method}' reads the query's style but has no 'style' settings: "
             "add a style section",
         )
-        _require(
+        require(
             self.gallery in GALLERIES,
             f"gallery is '{self.gallery}': use one of {', '.join(GALLERIES)}",
         )
         if self.gallery == "prompted":
             self._check_prompted()
-        _require(
+        require(
             self.framing in FRAMINGS,
             f"framing is '{self.framing}': use one of {', '.join(FRAMINGS)}",
         )
-        _require(
+        require(
             self.framing != "both" or (self.query_map != "none" and not self.has_trained_tower),
             "framing is 'both', which joins two frozen embeddings before a query map: set "
             "query_map to 'linear' or 'styled', without prompt tokens or tower, or framing to "
@@ -261,12 +258,12 @@ class FreestyleConfig:
         return tokens or self.tower is not None
 
     def _check_prompted(self) -> None:
-        _require(
+        require(
             self.has_trained_tower or self.query_map != "none",
             f"gallery is 'prompted', but method '{self.method}' trains nothing that a photo passes "
             "through: set gallery to 'frozen', or train prompt tokens, a tower or a query map",
         )
-        _require(
+        require(
             self.prompts is None or self.prompts.codes != "shuffled",
             "gallery is 'prompted', but prompts.codes 'shuffled' deals codes among queries and a "
             "photo has its own: set gallery to 'frozen', or prompts.codes to 'mean'",
@@ -313,68 +310,12 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         names = ("gallery", "in-batch", "triplet")
-        _require(self.name in names, f"loss.name is '{self.name}': use one of {', '.join(names)}")
-        _require(self.temperature > 0, f"loss.temperature is {self.temperature}: use above 0")
-        _require(
+        require(self.name in names, f"loss.name is '{self.name}': use one of {', '.join(names)}")
+        require(self.temperature > 0, f"loss.temperature is {self.temperature}: use above 0")
+        require(
             0 <= self.label_smoothing < 1,
             f"loss.label_smoothing is {self.label_smoothing}: use a value in [0, 1)",
         )
-
-
-def from_values(kind: type, values: Any) -> Any:
-    """Build one of this module's dataclasses from plain values, as JSON and YAML hold them.
-
-    Args:
-        kind: The dataclass.
-        values: Settings by name, nested ones as dictionaries.
-
-    Raises:
-        UserError: If a setting is unknown, of the wrong type, or refused.
-    """
-    _require(isinstance(values, dict), f"{kind.__name__} is {values!r}: give settings by name")
-    known = get_type_hints(kind)
-    made = {}
-    for name, value in values.items():
-        _require(
-            name in known,
-            f"unknown setting '{name}' in {kind.__name__}: use {', '.join(sorted(known))}",
-        )
-        inner = [k for k in (known[name], *get_args(known[name])) if is_dataclass(k)]
-        if inner and value is not None:
-            value = from_values(inner[0], value)
-        elif not _fits(value, known[name]):
-            raise UserError(
-                f"setting '{name}' of {kind.__name__} is {value!r}: use {_in_words(known[name])}"
-            )
-        made[name] = value
-    return kind(**made)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value may stand for a type; allowed words are checked by the dataclass."""
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, part) for part in get_args(hint))
-    if origin is Literal:
-        return isinstance(value, str)
-    if origin is tuple:
-        return isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, int | float if hint is float else hint)
-
-
-def _in_words(hint: Any) -> str:
-    parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-    words[types.NoneType] = "null"
-    named = [words.get(p, "a text" if get_origin(p) is Literal else "a list") for p in parts]
-    return " or ".join(named)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
 
 
 __all__ = [
@@ -384,5 +325,4 @@ __all__ = [
     "PromptConfig",
     "StyleConfig",
     "TowerConfig",
-    "from_values",
 ]

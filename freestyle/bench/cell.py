@@ -91,7 +91,8 @@ def train_cell(cell: Cell, ledger: Ledger) -> FreestyleRet:
 def untrained(cell: Cell) -> FreestyleRet:
     """Zero-shot, or style-centred fitted on the training queries."""
     from freestyle import baselines
-    from freestyle.config import StyleConfig, from_values
+    from freestyle.config import StyleConfig
+    from freestyle.values import from_values
 
     encoder = shared_encoder(*_encoder(cell))
     style = from_values(StyleConfig, cell.config["model"].get("style") or {})

@@ -3,6 +3,7 @@
 title: Methods
 config: configs/emoji_mini_freestyle.yaml   # what cells change
 seeds: [0, 1, 2]
+set: {trainer.max_epochs: 4}                # in all cells that train, before their own changes
 reference: freestyle                        # differences are this cell minus each other one
 minutes: 2.5                                # of one cell, measured on two cores
 quick: [zero-shot, freestyle]               # what --quick runs
@@ -25,9 +26,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from freestyle.config import from_values
 from freestyle.errors import UserError
 from freestyle.evaluation.command import read_config
+from freestyle.values import from_values
 
 FORMAT = 1  # of a cell's result; part of its id
 # Settings that came after results had been kept, each with the value that stands for what was done
@@ -39,6 +40,7 @@ _MATRIX_KEYS = (
     "title",
     "config",
     "seeds",
+    "set",
     "reference",
     "minutes",
     "quick",
@@ -207,10 +209,11 @@ def read_matrix(path: str | Path) -> Matrix:
         base = entry.get("config") or values.get("config")
         if not base:
             raise UserError(f"{path}, cell '{name}': name a config, in the cell or at the top")
-        config = with_changes(read_config(base), entry.get("set") or {}, f"{path}, cell '{name}'")
+        method = entry.get("method")
+        changes = {**({} if method else values.get("set") or {}), **(entry.get("set") or {})}
+        config = with_changes(read_config(base), changes, f"{path}, cell '{name}'")
         if not (config.get("data") or {}).get("styles"):
             raise UserError(f"{base} names no data.styles: list the styles to train on")
-        method = entry.get("method")
         measure = {**(values.get("evaluate") or {}), **(entry.get("evaluate") or {})}
         for seed in [None] if method else entry.get("seeds", seeds):
             if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):

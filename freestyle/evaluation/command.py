@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from freestyle import baselines
-from freestyle.config import StyleConfig, from_values
+from freestyle.config import StyleConfig
 from freestyle.datasets.readers import available_styles, open_split
 from freestyle.errors import UserError
 from freestyle.evaluation.centred import fit_style_centred
@@ -25,6 +25,7 @@ from freestyle.evaluation.report import write_markdown, write_report
 from freestyle.evaluation.tables import wide_table
 from freestyle.model import FreestyleRet
 from freestyle.options import OneSentenceParser, listed
+from freestyle.values import from_values
 
 CONTROLS = ("mean-style", "shuffled-style", "zero-style")
 

@@ -8,6 +8,8 @@ reads all chunks once (:meth:`Fusion.fit`), then joins any columns (:meth:`Fusio
     sum              plain sum of the cosines
     reciprocal-rank  sum of 1 / (60 + rank) (Cormack, Clarke and Buettcher, SIGIR 2009)
     weighted         as zscore, with a weight per term that was fitted on validation queries
+    stitch           as zscore, each term compared with the photos' views by transport
+                     (:mod:`freestyle.evaluation.stitch_fusion`)
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from freestyle.errors import UserError
 
 DEFAULT_FUSION = "zscore"
 WEIGHTED = "weighted"
+STITCH = "stitch"
 
 # A term whose scores vary by less than this, relative to their size, says nothing about a query.
 _CONSTANT = 1e-9
@@ -184,7 +187,7 @@ FUSIONS: dict[str, Fusion] = {
 }
 
 
-RULES = (*FUSIONS, WEIGHTED)
+RULES = (*FUSIONS, WEIGHTED, STITCH)
 
 
 def get_fusion(rule: str | Fusion) -> Fusion:

@@ -12,10 +12,11 @@ from freestyle.errors import UserError
 from freestyle.evaluation.embed import Embedder, Embeddings, Variant
 from freestyle.evaluation.evaluate import Outcome, evaluate_queries
 from freestyle.evaluation.figures import Case
-from freestyle.evaluation.fusion import DEFAULT_FUSION, WEIGHTED, Weighted
+from freestyle.evaluation.fusion import DEFAULT_FUSION, STITCH, WEIGHTED, Weighted
 from freestyle.evaluation.protocols import Protocol
 from freestyle.evaluation.ranks import top_k
 from freestyle.evaluation.report import Report, Row
+from freestyle.evaluation.stitch_fusion import StitchFusion
 from freestyle.evaluation.weights import fit_weights
 
 MAP_AT = (10, 50)
@@ -130,6 +131,9 @@ def rank_embeddings(
     """
     protocol, split = protocol or Protocol(), embeddings.split
     map_at = MAP_AT if split.relevance == "class" else ()
+    stitch = StitchFusion(split) if STITCH in fusions else None
+    if stitch is not None and protocol.batch_size is not None:
+        raise UserError(f"fusion '{STITCH}' ranks the whole gallery: leave --protocol out")
     rows: list[Row] = []
     outcomes: dict[str, dict[str, Outcome]] = {name: {} for name in variants}
     for name, variant in variants.items():
@@ -142,16 +146,19 @@ def rank_embeddings(
                 if rule is not None:
                     fitted = rule == WEIGHTED
                     joined["fusion"] = Weighted(weights[name, style]) if fitted else rule
-                outcome = evaluate_queries(
-                    terms,
-                    embeddings.photos(name),
-                    queries.groups,
-                    split.gallery_groups,
-                    protocol=protocol,
-                    map_at=map_at,
-                    query_ids=queries.ids,
-                    **joined,
-                )
+                if rule == STITCH:
+                    outcome = stitch.outcome(name, variant, parts)
+                else:
+                    outcome = evaluate_queries(
+                        terms,
+                        embeddings.photos(name),
+                        queries.groups,
+                        split.gallery_groups,
+                        protocol=protocol,
+                        map_at=map_at,
+                        query_ids=queries.ids,
+                        **joined,
+                    )
                 outcomes[name].setdefault(style, outcome)
                 rows.append(
                     Row.from_outcome(

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from freestyle.config import from_values
 from freestyle.errors import UserError
 from freestyle.generation.engine import Engine
 from freestyle.generation.reading import read_yaml
+from freestyle.values import from_values
 
 FOLDER = Path(__file__).parent
 FORMATS = ("png", "jpg", "webp", "txt")
