@@ -31,6 +31,7 @@ RANKS = {
     "prompts": 3,
     "query_map": 3,
     "tuning": 3,
+    "encoding": 4,
     "model": 4,
     "pretrained": 4,
     "baselines": 4,
