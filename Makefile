@@ -27,7 +27,7 @@ $(STAMP): requirements.txt constraints.txt
 demo: $(STAMP)  ## Train on DSR-Emoji and print the Recall@K table (under 6 minutes)
 	$(PY) -m freestyle.cli demo --out runs/demo
 
-results: $(STAMP)  ## Every control over 3 seeds: the README's table; finished cells are kept
+results: $(STAMP)  ## Every control over its seeds: the README's table; finished cells are kept
 	$(PY) -m freestyle.cli bench configs/bench/methods.yaml --out runs/bench
 
 lint: $(STAMP)
