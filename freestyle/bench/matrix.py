@@ -30,7 +30,7 @@ from freestyle.errors import UserError
 from freestyle.evaluation.command import read_config
 from freestyle.values import from_values
 
-FORMAT = 1  # of a cell's result; part of its id
+FORMAT = 2  # of a cell's result; part of its id. 2: the best epoch is chosen by reciprocal rank
 # Settings that came after results had been kept, each with the value that stands for what was done
 # before it was there. An id leaves such a setting out while it holds that value, so that ids of
 # older results stay. All other settings count, defaults too: a default that changes makes another

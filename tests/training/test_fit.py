@@ -89,10 +89,9 @@ def test_the_space_is_fitted_on_all_training_queries_of_all_styles(trained):
     assert StyleSpace.load(out / SPACE_FILE).n_codes == 3 * 24
 
 
-def test_the_saved_model_is_the_best_by_mean_validation_recall(trained):
+def test_the_saved_model_is_the_best_by_mean_validation_reciprocal_rank(trained):
     out, _ = trained
-    _, recall = read_curves(out / "metrics.csv")
-    means = torch.tensor([list(y) for _, y in recall.values()]).mean(dim=0)
+    means = torch.tensor([row["val/MRR"] for row in read_curve(out / "metrics.csv").values()])
     best = torch.load(out / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == int(means.argmax())
     saved = FreestyleRet.from_pretrained(out / "model")
