@@ -263,6 +263,12 @@ def _finish(
     done, broken = journal.finished()
     left = unfinished(photos, styles, done, broken)
     if left:
+        lacking = sorted(set(styles) - set(recipe.styles))
+        if lacking and not runner.parse_shard(options.shard).count > 1:
+            raise UserError(
+                f"{left:,} photos lack {', '.join(lacking)}, which the set in {journal.root} has: "
+                "name these in --styles too, with --resume"
+            )
         _say(
             f"{left:,} photos are left to other shards, the last of which completes {journal.root}"
         )

@@ -133,6 +133,8 @@ def read_rows(path: Path) -> Iterator[Row]:
                 yield row
     except FileNotFoundError:
         return
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged: remove the file and run with --resume.") from error
 
 
 def intact(root: Path, row: Row, *, hashes: bool = False) -> bool:
