@@ -54,6 +54,17 @@ def test_resume_makes_only_what_is_missing_or_cut(photos, tmp_path, generate, fi
     assert kept.stat().st_mtime_ns == before
 
 
+def test_half_written_lists_of_a_killed_run_are_swept_away(photos, tmp_path, generate, files_of):
+    out = generate(photos, tmp_path / "out")
+    whole = files_of(out)
+    (out / "train.json").unlink()
+    for name in (".train-ab12cd_3.json", ".CARD-ab12cd_3.md", "sidecar/.art-ab12cd_3.jsonl"):
+        (out / name).write_text('{"id": "photo1", "st')
+    (out / ".mine").write_text("kept")
+    generate(photos, out, "--resume")
+    assert files_of(out) == whole | {".mine": b"kept"}
+
+
 def test_verify_finds_changed_bytes_of_equal_size(photos, tmp_path, generate, files_of):
     out = generate(photos, tmp_path / "out")
     whole = files_of(out)
