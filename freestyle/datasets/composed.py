@@ -234,7 +234,8 @@ def with_references(
     targets and gallery stay.
 
     Args:
-        split: Any composed split whose references are files.
+        split: Any composed split whose references are files, or parts of them; a part is cut from
+            the stylised picture at the same place, which must have the size of the photo.
         folder: Of the stylised references.
         root: The folder that the original paths are relative to; theirs are matched by file stem
             where empty.
@@ -260,9 +261,17 @@ def with_references(
     name = style or place.name
     queries = []
     for query in split.queries:
-        if not isinstance(query.reference, Path):
-            raise UserError(f"{split.dataset}: references that are cut from photos have no stems")
-        own = query.reference.with_suffix("")
+        cut = query.reference if isinstance(query.reference, Cut) else None
+        own = cut.path if cut else query.reference
+        if not isinstance(own, Path):
+            raise UserError(
+                f"{split.dataset}: references that are no files have no stems: save them"
+            )
+        if root and not own.is_relative_to(root):
+            raise UserError(
+                f"data.references.root {root} does not hold the reference {own}: give data.root"
+            )
+        own = own.with_suffix("")
         stem = own.relative_to(root).as_posix() if root else own.name
         found = by_stem.get(stem)
         if found is None:
@@ -270,5 +279,6 @@ def with_references(
                 f"{folder} has no stylised reference {stem!r} of query {query.id!r}: generate it "
                 "from the benchmark's pictures"
             )
-        queries.append(replace(query, reference=found, style=name))
+        reference = replace(cut, path=found) if cut else found
+        queries.append(replace(query, reference=reference, style=name))
     return replace(split, dataset=f"{split.dataset} ({name} references)", queries=queries)

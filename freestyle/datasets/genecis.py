@@ -6,6 +6,8 @@
     root/VG_100K_all/<id>.jpg                               Visual Genome, of the attribute tasks
     root/val2017/<12 digits>.jpg                            COCO, of the object tasks
 
+The attribute tasks show the part of a picture in a box, the object tasks whole pictures.
+
 Recall@1, @2, @3 among the target and the query's own gallery. The target is entry 0 there, so that
 ties, which count against it here, must not be broken by position.
 """
@@ -94,15 +96,19 @@ def _picture(entry: object, folder: Path, path: Path, row: int) -> tuple[str, Pa
     if not isinstance(entry, dict):
         raise UserError(f"{path}, entry {row}: a picture is missing: download the file again")
     if "val_image_id" in entry:
-        file = folder / f"{int(entry['val_image_id']):012d}.jpg"
+        number = entry["val_image_id"]
+        if not str(number).isdigit():
+            raise UserError(f"{path}, entry {row}: val_image_id {number!r} is no number")
+        file = folder / f"{int(number):012d}.jpg"
     else:
         name = str(entry.get("image_id", ""))
         file = folder / (name if name.lower().endswith((".jpg", ".png")) else f"{name}.jpg")
     if not file.is_file():
         raise UserError(f"{path}, entry {row}: picture {file} is missing: complete {folder}")
     box = entry.get("instance_bbox")
-    if box is None:
+    if box is None or "val_image_id" in entry:  # GeneCIS's own code cuts no picture of COCO
         return file.as_posix(), file
-    if not isinstance(box, list | tuple) or len(box) != 4 or min(box[2:]) <= 0:
+    numbers = isinstance(box, list) and all(isinstance(v, int | float) for v in box)
+    if not numbers or len(box) != 4 or min(box[2:]) <= 0:
         raise UserError(f"{path}, entry {row}: instance_bbox {box} is no box")
     return f"{file.as_posix()} {tuple(box)}", Cut(file, tuple(float(v) for v in box))

@@ -106,14 +106,15 @@ def main(args: Sequence[str]) -> ComposedEvaluation | None:
         for path in options.validate:
             sys.stdout.write(validate(path, split) + "\n")
         return None
-    _check_options(options, presets)
+    _check_options(options, presets, split)
+    compared(settings, split)
     command = shlex.join(["freestyle", "eval-composed", *args])
     evaluation = run(settings, presets, split, options, command)
     publish(evaluation, options)
     return evaluation
 
 
-def _check_options(options: Namespace, presets: dict[str, Preset]) -> None:
+def _check_options(options: Namespace, presets: dict[str, Preset], split: ComposedSplit) -> None:
     if options.explain and options.explain_preset not in presets:
         raise UserError(
             f"--explain-preset {options.explain_preset} is not evaluated: use {', '.join(presets)}"
@@ -124,6 +125,8 @@ def _check_options(options: Namespace, presets: dict[str, Preset]) -> None:
         )
     if options.explain_count < 1:
         raise UserError(f"--explain-count is {options.explain_count}: use 1 or more")
+    if options.submit and split.dataset not in ("CIRR", "CIRCO"):
+        raise UserError(f"{split.dataset} has no evaluation server: --submit is for CIRR and CIRCO")
 
 
 def run(
@@ -146,6 +149,7 @@ def run(
         if name not in presets:
             continue  # not among those that were asked for
         validation = open_composed(settings["data"], section.get("split", "val"))
+        _check_names(split, validation, options, settings)
         known = prepare(validation, encoder, composer, media=media)
         written.update(known.compositions)
         best = tune(presets[name], section.get("grid") or {}, known)
@@ -155,7 +159,8 @@ def run(
         from freestyle.transport.captions import write_compositions
 
         write_compositions(options.save_captions, written)
-    for name in settings.get("compare", {}).get("single", []):
+    compare = compared(settings, split)
+    for name in compare["single"]:
         if name in presets:
             single = presets[name].single()
             presets[single.name] = single
@@ -163,9 +168,9 @@ def run(
     rows, differences = [], []
     if split.public:
         rows = [row for name, outcome in outcomes.items() for row in rows_of(name, outcome, split)]
-        first = settings.get("compare", {}).get("preset")
+        first = compare["preset"]
         if first in outcomes:
-            differences = differences_of(first, outcomes, split, main_metrics(prepared, settings))
+            differences = differences_of(first, outcomes, split, compare["metrics"])
     report = ComposedReport(
         dataset=split.dataset,
         split=split.split,
@@ -191,14 +196,38 @@ def _tunes(settings: dict[str, Any]) -> list[dict]:
     return sections
 
 
-def main_metrics(prepared: Prepared, settings: dict) -> list[str]:
-    """The metrics of the table: those of ``compare.metrics``, else all."""
-    names = metric_names(prepared.split)
-    asked = settings.get("compare", {}).get("metrics") or names
-    for name in asked:
+def _check_names(
+    split: ComposedSplit, tuning: ComposedSplit, options: Namespace, settings: dict[str, Any]
+) -> None:
+    """Captions are kept by query id: those of two splits in one file need different ids."""
+    one_file = options.save_captions or (settings.get("composer") or {}).get("kind") == "cached"
+    if not one_file or tuning.split == split.split:
+        return
+    if both := {q.id for q in split.queries} & {q.id for q in tuning.queries}:
+        raise UserError(
+            f"query id {min(both)!r} is in {split.split} and in {tuning.split}, so one file cannot "
+            "hold the captions of both: leave tune out of the config"
+        )
+
+
+def compared(settings: dict[str, Any], split: ComposedSplit) -> dict[str, Any]:
+    """The ``compare`` section: preset, names of ``single``, metrics (all where none are named).
+
+    Raises:
+        UserError: If it does not fit.
+    """
+    values = settings.get("compare") or {}
+    if not isinstance(values, dict):
+        raise UserError(f"compare is {values!r}: give preset, single and metrics")
+    names = metric_names(split)
+    single, metrics = values.get("single") or [], values.get("metrics") or names
+    for name, value in (("single", single), ("metrics", metrics)):
+        if not isinstance(value, list):
+            raise UserError(f"compare.{name} is {value!r}: give a list")
+    for name in metrics:
         if name not in names:
             raise UserError(f"compare.metrics has '{name}': use {', '.join(names)}")
-    return list(asked)
+    return {"preset": values.get("preset"), "single": single, "metrics": metrics}
 
 
 def publish(evaluation: ComposedEvaluation, options: Namespace) -> None:

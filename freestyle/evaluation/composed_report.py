@@ -101,11 +101,18 @@ def parts_of(split: ComposedSplit) -> dict[str, np.ndarray]:
 
 
 def paired(values: np.ndarray, split: ComposedSplit, parts: dict[str, np.ndarray]) -> np.ndarray:
-    """``(Q,)`` to ``(styles, pairs)`` where every style asks the same pairs, else as it is."""
+    """Values whose mean is the mean over parts.
+
+    ``(styles, pairs)`` where every style asks the same pairs; else ``(Q,)``, each part weighing the
+    same however many queries it has (FashionIQ's categories).
+    """
     rows = [[split.queries[i].pair for i in part] for part in parts.values()]
     if len(rows) > 1 and rows[0][0] and all(row == rows[0] for row in rows):
         return np.stack([values[part] for part in parts.values()])
-    return values
+    even = values.astype(np.float64)
+    for part in parts.values():
+        even[part] *= len(values) / (len(parts) * len(part))
+    return even
 
 
 def rows_of(name: str, outcome: ComposedOutcome, split: ComposedSplit) -> list[ComposedRow]:

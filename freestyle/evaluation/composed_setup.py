@@ -72,7 +72,14 @@ def open_composed(data: dict[str, Any], split: str | None = None) -> ComposedSpl
     if references:
         from freestyle.datasets.composed import with_references
 
-        opened = with_references(opened, **_mapping(references, "data.references"))
+        given = _mapping(references, "data.references")
+        try:
+            signature(with_references).bind(opened, **given)
+        except TypeError as error:
+            raise UserError(
+                f"data.references: {error}; see docs/composed.md for its fields"
+            ) from error
+        opened = with_references(opened, **given)
     return opened
 
 
@@ -244,9 +251,12 @@ def tune(preset: Preset, grid: dict[str, list[float]], prepared: Prepared) -> Tu
     Raises:
         UserError: At unknown names.
     """
-    for name in grid:
+    for name, values in _mapping(grid, "tune.grid").items():
         if name not in GRID:
             raise UserError(f"tune.grid has unknown '{name}': use {', '.join(GRID)}")
+        numbers = isinstance(values, list) and all(isinstance(v, int | float) for v in values)
+        if not numbers or not values:
+            raise UserError(f"tune.grid.{name} is {values!r}: give a list of numbers")
     metric = prepared.split.protocol.main
     best: Tuned | None = None
     for values in product(*grid.values()):

@@ -92,9 +92,10 @@ def validate(path: str | Path, split: ComposedSplit) -> str:
 
 def _check_circo(values: dict[str, Any], split: ComposedSplit, path: Path) -> None:
     _check_keys(set(values), split, path)
-    length = min(LENGTH, len(split.gallery))
+    allowed = set(split.gallery_ids)
+    length = min(LENGTH, len(allowed))
     for query in split.queries:
-        _check_list(values[query.id], int, length, set(split.gallery_ids), path, query.id)
+        _check_list(values[query.id], int, length, allowed, path, query.id)
 
 
 def _check_cirr(values: dict[str, Any], split: ComposedSplit, path: Path) -> str:

@@ -121,11 +121,25 @@ def _named(entry: dict[str, Any], key: str, path: Path) -> Any:
     return entry[key]
 
 
+def _number(entry: dict[str, Any], key: str, path: Path) -> str:
+    """COCO's name of a picture: its number in twelve digits."""
+    value = _named(entry, key, path)
+    try:
+        return f"{int(value):012d}"
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: {key} is {value!r}, no number: replace it by the benchmark's own file"
+        ) from error
+
+
 def _cirr(root: Path, files: list[Path]) -> Iterator[tuple[str, Sequence[str]]]:
     places: dict[str, str] = {}
     for path in files:
         if path.parent.name == "image_splits":
-            places |= {str(name): str(place) for name, place in _load(path).items()}
+            values = _load(path)
+            if not isinstance(values, dict):
+                raise UserError(f"{path} is no image split: replace it by the benchmark's own file")
+            places |= {str(name): str(place) for name, place in values.items()}
     for path in files:
         if path.parent.name != "captions" or not path.name.startswith("cap."):
             continue
@@ -150,7 +164,11 @@ def _circo(root: Path, files: list[Path]) -> Iterator[tuple[str, Sequence[str]]]
         if not isinstance(values, list):
             continue  # COCO's own picture lists lie beside the queries
         for entry in values:
-            name = f"{int(_named(entry, 'reference_img_id', path)):012d}"
+            if not isinstance(entry, dict):
+                raise UserError(
+                    f"{path} is no list of queries: replace it by the benchmark's own file"
+                )
+            name = _number(entry, "reference_img_id", path)
             places = ("COCO2017_unlabeled/unlabeled2017", "unlabeled2017", "images")
             yield name, [f"{place}/{name}.jpg" for place in places]
 
@@ -159,8 +177,10 @@ def _genecis(root: Path, files: list[Path]) -> Iterator[tuple[str, Sequence[str]
     for path in files:
         for entry in _entries(path):
             reference = _named(entry, "reference", path)
+            if not isinstance(reference, dict):
+                reference = {"image_id": reference}
             if "val_image_id" in reference:
-                name = f"{int(reference['val_image_id']):012d}"
+                name = _number(reference, "val_image_id", path)
                 yield name, [f"{place}/{name}.jpg" for place in ("val2017", "coco/val2017")]
             else:
                 name = str(_named(reference, "image_id", path))

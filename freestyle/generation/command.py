@@ -22,15 +22,24 @@ from freestyle.generation import catalogue, runner
 from freestyle.generation.card import write_card
 from freestyle.generation.cir import Benchmark, publish, read_benchmark
 from freestyle.generation.finish import finish, unfinished
-from freestyle.generation.journal import Journal, locked
+from freestyle.generation.journal import ERRORS, PHOTOS, Journal, locked
 from freestyle.generation.parts import Recipe
 from freestyle.generation.photos import Photo, read_photos
 from freestyle.generation.sheet import contact_sheet
-from freestyle.generation.splits import parse_shares
+from freestyle.generation.splits import SPLITS, parse_shares
 from freestyle.generation.statistics import style_statistics
 from freestyle.options import OneSentenceParser, listed
 
 RECIPE = "recipe.json"
+WRITTEN = (
+    RECIPE,
+    ERRORS,
+    "contact_sheet.png",
+    "statistics.json",
+    "statistics.md",
+    "CARD.md",
+    "references.json",
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -263,10 +272,22 @@ def _finish(
     done, broken = journal.finished()
     left = unfinished(photos, styles, done, broken)
     if left:
+        lacking = sorted(set(styles) - set(recipe.styles))
+        if lacking and not runner.parse_shard(options.shard).count > 1:
+            raise UserError(
+                f"{left:,} photos lack {', '.join(lacking)}, which the set in {journal.root} has: "
+                "name these in --styles too, with --resume"
+            )
         _say(
             f"{left:,} photos are left to other shards, the last of which completes {journal.root}"
         )
         return
+    root = journal.root
+    written = [root / name for name in (*WRITTEN, *(f"{split}.json" for split in SPLITS))]
+    written += [journal.sidecar(style) for style in (PHOTOS, *styles)]
+    if benchmark is not None:
+        written += [root / path.relative_to(benchmark.root) for path in benchmark.annotations]
+    journal.sweep(written)
     complete = Recipe(
         {**_read_json(journal.root / RECIPE)["styles"]},
         recipe.seed,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -52,7 +53,7 @@ class Journal:
     def rows(self, style: str | None = None) -> Iterator[Row]:
         """Rows of finished pictures and of errors in parts; later ones replace earlier ones."""
         folder = self.root / "sidecar"
-        files = [self.sidecar(style)] if style else sorted(folder.glob("*.jsonl"))
+        files = [self.sidecar(style)] if style else sorted(folder.glob("[!.]*.jsonl"))
         for path in [*files, *self.part_files()]:
             for row in read_rows(path):
                 if style is None or row.get("style") == style:
@@ -98,6 +99,12 @@ class Journal:
         for folder in self.parts.glob(f"tmp-{shard}-*"):
             shutil.rmtree(folder, ignore_errors=True)
 
+    def sweep(self, paths: Iterable[Path]) -> None:
+        """Remove the temporary files of atomic writes to these paths that a kill cut short."""
+        for path in paths:
+            for left in path.parent.glob(f".{glob.escape(path.stem)}-????????{path.suffix}"):
+                left.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Remove the parts, after everything is merged."""
         shutil.rmtree(self.parts, ignore_errors=True)
@@ -133,6 +140,8 @@ def read_rows(path: Path) -> Iterator[Row]:
                 yield row
     except FileNotFoundError:
         return
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged: remove the file and run with --resume.") from error
 
 
 def intact(root: Path, row: Row, *, hashes: bool = False) -> bool:

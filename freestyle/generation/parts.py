@@ -136,7 +136,9 @@ def _read(
         whole = photo.picture()
     except UserError as error:
         return _Work(photo, missing, Image.new("RGB", (1, 1)), None, error=str(error))
-    caption = photo.caption or _written_caption(journal.root, photo.id)
+    caption = photo.caption
+    if not caption and "text" not in missing:  # what is there otherwise may be cut short
+        caption = _written_caption(journal.root, photo.id)
     work = _Work(photo, missing, shrunk(whole, recipe.max_side), caption)
     if PHOTOS in missing:
         _keep_photo(work, whole, recipe.keep_photos, folder)

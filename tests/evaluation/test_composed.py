@@ -19,6 +19,7 @@ from freestyle.evaluation.composed import (
     evaluate_composed,
     target_ranks,
 )
+from freestyle.evaluation.composed_report import paired, parts_of
 from freestyle.evaluation.submissions import validate, write_submission
 from freestyle.transport.presets import CONTROLS
 from freestyle.transport.scorer import QueryBlocks
@@ -263,6 +264,45 @@ def test_ranks_of_several_targets_by_hand():
     outcome = ComposedOutcome([np.array([1, 3]), np.array([6])], np.array([np.inf] * 2), [])
     # (1/1 + 2/3) / 2, and nothing within 5
     assert outcome.metric("mAP@5").tolist() == pytest.approx([5 / 6, 0.0])
+
+
+def test_a_small_category_weighs_as_much_as_a_large_one(fashioniq):
+    path = fashioniq / "captions/cap.dress.val.json"
+    write(path, json.loads(path.read_text()) * 3)
+    split = open_fashioniq(fashioniq, "val", ["dress", "shirt"])
+    parts = parts_of(split)
+    values = paired(np.array([0.0, 1.0, 1.0, 0.0]), split, parts)  # 2/3 of dresses, no shirt
+    assert values.mean() == pytest.approx(1 / 3)
+    same = paired(np.ones(4), split, parts)
+    assert same.mean() == pytest.approx(1)
+
+
+def test_stylised_parts_of_pictures_are_cut_at_the_same_place(genecis, tmp_path, refusal):
+    split = open_genecis(genecis, "val", ["focus_attribute"])
+    folder = tmp_path / "sketch"
+    picture(folder / "VG_100K_all" / "0.png", 200)
+    found = with_references(split, str(folder), root=str(genecis)).queries[0].reference
+    own = split.queries[0].reference
+    assert isinstance(found, Cut) and found.box == own.box
+    assert found.path == folder / "VG_100K_all" / "0.png"
+    assert np.asarray(found.load()).max() == 200 and found.load().size == own.load().size
+    assert "does not hold" in refusal(with_references, split, str(folder), root=str(folder))
+
+
+def test_genecis_shows_whole_pictures_in_the_object_tasks(genecis, refusal):
+    path = genecis / "genecis/focus_object.json"
+    (row,) = json.loads(path.read_text())
+    row["target"]["instance_bbox"] = [0, 0, 5, 5]
+    write(path, [row])
+    split = open_genecis(genecis, "val", ["focus_object"])
+    assert not any(isinstance(photo, Cut) for photo in split.gallery)
+    for change, word in (
+        ({"val_image_id": "one"}, "val_image_id"),
+        ({"image_id": 2, "instance_bbox": [1, 1, "wide", 3]}, "no box"),
+    ):
+        task = "focus_object" if "val_image_id" in change else "focus_attribute"
+        write(genecis / f"genecis/{task}.json", [{**row, "reference": change}])
+        assert word in refusal(open_genecis, genecis, "val", [task])
 
 
 def test_stylised_references(cirr, tmp_path, refusal):

@@ -169,7 +169,10 @@ def test_bad_options_end_in_one_sentence(config, options, said, capsys):
         ({"composer": {"kind": "endpoint", "url": "x", "model": "m"}}, "composer.url"),
         ({"composer": {"kind": "cached"}}, "section composer"),
         ({"tune": {"preset": "mine", "grid": {"colour": [1]}}}, "tune.grid"),
+        ({"tune": {"preset": "mine", "grid": {"temperature": 0.1}}}, "tune.grid.temperature"),
+        ({"tune": {"preset": "mine", "grid": {"temperature": []}}}, "tune.grid.temperature"),
         ({"compare": {"preset": "mine", "metrics": ["nDCG"]}}, "compare.metrics"),
+        ({"compare": ["mine"]}, "compare is"),
         ({"presets": "stitch"}, "presets must be a list"),
         ({"sets": {}}, "unknown section"),
     ],
@@ -177,6 +180,18 @@ def test_bad_options_end_in_one_sentence(config, options, said, capsys):
 def test_bad_settings_end_in_one_sentence(config, sections, said, capsys):
     assert cli(["eval-composed", f"--config={change(config, **sections)}", "--device=cpu"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_captions_of_two_splits_with_equal_ids_do_not_share_a_file(config, emoji, capsys):
+    for split in ("val", "test"):
+        path = emoji / f"{split}.json"
+        values = json.loads(path.read_text())
+        values["queries"] = [{**row, "id": str(n)} for n, row in enumerate(values["queries"])]
+        path.write_text(json.dumps(values))
+    run = ["eval-composed", f"--config={config}", "--device=cpu", "--presets=mine"]
+    assert cli([*run, f"--save-captions={emoji / 'captions.json'}"]) == 2
+    assert "one file" in capsys.readouterr().err
+    assert not (emoji / "captions.json").exists()
 
 
 def test_missing_pictures_are_named(config, data, capsys):

@@ -149,9 +149,15 @@ def test_ray_data_gives_the_same_set(photos, tmp_path, generate, files_of):
     import ray
 
     one = files_of(generate(photos, tmp_path / "one"))
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=100 * 2**20,  # the parts are small, and so is many a CI's /dev/shm
+    )
     try:
-        made = generate(photos, tmp_path / "ray", "--engine", "ray", "--workers", "1")
+        more = ("--engine", "ray", "--workers", "1", "--part-size", "5")
+        made = generate(photos, tmp_path / "ray", *more)
     finally:
         ray.shutdown()
     assert files_of(made) == one

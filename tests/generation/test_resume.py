@@ -54,6 +54,17 @@ def test_resume_makes_only_what_is_missing_or_cut(photos, tmp_path, generate, fi
     assert kept.stat().st_mtime_ns == before
 
 
+def test_half_written_lists_of_a_killed_run_are_swept_away(photos, tmp_path, generate, files_of):
+    out = generate(photos, tmp_path / "out")
+    whole = files_of(out)
+    (out / "train.json").unlink()
+    for name in (".train-ab12cd_3.json", ".CARD-ab12cd_3.md", "sidecar/.art-ab12cd_3.jsonl"):
+        (out / name).write_text('{"id": "photo1", "st')
+    (out / ".mine").write_text("kept")
+    generate(photos, out, "--resume")
+    assert files_of(out) == whole | {".mine": b"kept"}
+
+
 def test_verify_finds_changed_bytes_of_equal_size(photos, tmp_path, generate, files_of):
     out = generate(photos, tmp_path / "out")
     whole = files_of(out)
@@ -78,6 +89,32 @@ def test_added_photos_and_styles_join_a_set(photos, tmp_path, generate, files_of
     assert len(rows(out, "sketch")) == len(rows(out, "mosaic")) == 11
     afresh = generate(photos, tmp_path / "afresh", *options[1:], "mosaic,sketch,text")
     assert files_of(afresh).keys() == files_of(out).keys()
+
+
+def test_added_photos_need_every_style_of_the_set(photos, tmp_path, generate, make_photo, refusal):
+    out = generate(photos, tmp_path / "out", "--styles", "mosaic,text")
+    lists = (out / "train.json").read_bytes()
+    make_photo(77).save(photos / "new.png")
+    (photos / "new.txt").write_text("new\n")
+    said = refusal(generate, photos, out, "--resume", "--styles", "sketch,text")
+    assert "mosaic" in said and (out / "train.json").read_bytes() == lists
+    generate(photos, out, "--resume", "--styles", "mosaic,sketch,text")
+    assert len(rows(out, "mosaic")) == len(rows(out, "sketch")) == 11
+
+
+def test_a_caption_that_was_cut_short_is_not_read_back(photos, tmp_path, generate):
+    from freestyle.generation.journal import Journal
+    from freestyle.generation.parts import Recipe, _read
+    from freestyle.generation.photos import Photo
+
+    out = generate(photos, tmp_path / "out", "--styles", "mosaic,text")
+    (out / "text" / "photo1.txt").write_text("a pic")
+    photo = Photo("photo1", str(photos / "photo1.jpg"), ".jpg")  # its source has no caption
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    whole = _read(photo, ("art",), Recipe({}), folder, Journal(out))
+    cut = _read(photo, ("art", "text"), Recipe({}), folder, Journal(out))
+    assert (whole.caption, cut.caption) == ("a pic", None)
 
 
 def test_broken_photos_are_listed_and_skipped_or_stop(photos, tmp_path, generate, refusal):
@@ -139,31 +176,40 @@ def test_full_disk_in_the_middle_of_a_picture(photos, tmp_path, command, generat
 
 @pytest.mark.slow
 def test_ten_kills_then_resume_gives_the_bytes_of_an_undisturbed_run(
-    tmp_path, make_photo, command, files_of
+    tmp_path, make_photo, generate, command, files_of
 ):
-    folder = tmp_path / "photos"
+    """Random moments after a run's next part is there, so that no clock decides where."""
+    folder, out, parts = tmp_path / "photos", tmp_path / "killed", 40
     folder.mkdir()
-    for seed in range(120):
-        make_photo(seed, 240, 200).save(folder / f"{seed:03d}.jpg")
-    options = ("--workers", "2", "--part-size", "4", "--statistics", "0", "--sheet-rows", "4")
-    start = time.monotonic()
-    undisturbed = command(folder, "--out", tmp_path / "whole", *options)
-    assert undisturbed.wait() == 0, undisturbed.stderr.read()
-    took = time.monotonic() - start
+    for seed in range(2 * parts):
+        make_photo(seed, 120, 96).save(folder / f"{seed:03d}.jpg")
+    options = ("--part-size", "2", "--sheet-rows", "4")
+    generate(folder, tmp_path / "whole", *options)
+
+    def finished() -> int:
+        return len(list((out / ".parts").glob("0*.jsonl")))
+
     dice = random.Random(20261127)
-    out = tmp_path / "killed"
-    finished = []
+    counts = []
     for attempt in range(10):
         resumed = ("--resume",) if (out / "recipe.json").exists() else ()
-        run = command(folder, "--out", out, *options, *resumed)
-        time.sleep(dice.uniform(0.3, 0.6 if attempt < 8 else 1.1) * took)
+        workers = (
+            "--workers",
+            str(2 * (attempt % 3 == 0)),
+        )  # in processes, or in one
+        run = command(folder, "--out", out, "--statistics", "0", *options, *workers, *resumed)
+        before = finished()
+        merging = attempt == 9  # the last is killed while it completes the set
+        while run.poll() is None:
+            if (out / "sidecar").exists() if merging else finished() != before:
+                break
+            time.sleep(0.001)
+        time.sleep(dice.uniform(0, 0.1))
         run.kill()
-        run.communicate()
-        finished.append(len(list((out / ".parts").glob("0*.jsonl"))))
-    last = command(folder, "--out", out, *options, "--resume")
-    _, said = last.communicate()
-    assert last.returncode == 0, said
-    assert any(0 < number < 30 for number in finished), "no kill came in the middle"
+        run.communicate()  # until its workers, which hold the same pipes, are gone too
+        counts.append(finished())
+    assert sum(0 < number < parts for number in counts) >= 3, counts
+    generate(folder, out, *options, "--resume")
     assert files_of(out) == files_of(tmp_path / "whole")
 
 
@@ -172,15 +218,14 @@ def test_kills_within_a_resume_never_remake_a_finished_part(tmp_path, make_photo
     folder = tmp_path / "photos"
     folder.mkdir()
     for seed in range(40):
-        make_photo(seed, 240, 200).save(folder / f"{seed:03d}.jpg")
+        make_photo(seed, 120, 96).save(folder / f"{seed:03d}.jpg")
     out = tmp_path / "out"
     options = ("--workers", "1", "--part-size", "2", "--statistics", "0", "--sheet-rows", "0")
     run = command(folder, "--out", out, *options)
     while len(list((out / ".parts").glob("0*.jsonl"))) < 4 and run.poll() is None:
         time.sleep(0.02)
     run.kill()
-    run.communicate()
-    time.sleep(1)  # the worker notices that its parent is gone
+    run.communicate()  # until its worker, which holds the same pipes, is gone too
     lines = [p.read_text().splitlines() for p in (out / ".parts").glob("0*.jsonl")]
     made = [json.loads(line) for part in lines for line in part]
     times = {row["file"]: (out / row["file"]).stat().st_mtime_ns for row in made}

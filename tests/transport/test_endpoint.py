@@ -64,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def play(self, what):
         if what == "hang":
-            time.sleep(1.5)
+            time.sleep(5)
             return
         if what == "slow":
             time.sleep(0.15)
@@ -107,7 +107,7 @@ def serve():
 @pytest.fixture
 def composer(tmp_path):
     def make(server, **options):
-        settings = {"timeout": 0.5, "retries": 3, "back_off": 0.01, "cache": tmp_path / "cache"}
+        settings = {"timeout": 30, "retries": 3, "back_off": 0.01, "cache": tmp_path / "cache"}
         return EndpointComposer(server.url, "tiny-vl", "emoji", **{**settings, **options})
 
     return make
@@ -135,7 +135,9 @@ def test_asks_with_picture_text_and_key_and_reads_the_answer(serve, composer, as
 )
 def test_trouble_is_tried_again(serve, composer, asked, trouble):
     server = serve(trouble, GOOD)
-    assert composer(server).compose(asked[:1])["q0"].captions == tuple(GOOD["captions"])
+    timeout = 1.5 if trouble == "hang" else 30  # a busy machine is no trouble of the server's
+    found = composer(server, timeout=timeout).compose(asked[:1])
+    assert found["q0"].captions == tuple(GOOD["captions"])
     assert len(server.asked) == 2
 
 
