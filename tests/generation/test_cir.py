@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from freestyle.evaluation.composed_setup import open_composed
 from freestyle.generation.cir import read_benchmark
 
 
@@ -90,6 +91,24 @@ def test_references_of_every_benchmark(make, tmp_path, make_photo, generate, fil
         if name.endswith(".json"):
             assert (out / name).read_bytes() == data
     assert not (out / "train.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "benchmark"), [(cirr, "cirr"), (circo, "circo"), (fashion_iq, "fashioniq")]
+)
+def test_composed_evaluation_reads_what_was_drawn(make, benchmark, tmp_path, make_photo, generate):
+    root, wanted = make(tmp_path / "source", make_photo)
+    out = generate(root, tmp_path / "out", "--cir", "--styles", "sketch")
+    settings = {"benchmark": benchmark, "root": str(root), "split": "val"}
+    if benchmark == "fashioniq":
+        settings["categories"] = ["dress"]
+    drawn = {"folder": str(out / "sketch"), "root": str(root), "style": "sketch"}
+    split = open_composed({**settings, "references": drawn})
+    plain = open_composed(settings)
+    assert {query.reference.stem for query in split.queries} == wanted
+    for query, before in zip(split.queries, plain.queries, strict=True):
+        assert query.reference.is_relative_to(out) and query.reference.stem == before.reference.stem
+        assert (query.id, query.text, query.targets) == (before.id, before.text, before.targets)
 
 
 def test_missing_reference_is_listed_and_other_folders_refused(
