@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,9 +30,12 @@ class QueryMap(nn.Module):
         self.framings = framings
         self.routing: nn.Linear | None = None
         if framings > 1:
-            self.routing = nn.Linear(max(code_dim, 1), framings)  # a linear map's sees a constant
-            nn.init.zeros_(self.routing.weight)
-            nn.init.zeros_(self.routing.bias)
+            if code_dim:
+                self.routing = nn.Linear(code_dim, framings)
+                nn.init.zeros_(self.routing.weight)
+                nn.init.zeros_(self.routing.bias)
+            else:  # nothing to read: the same weights for every query
+                self.shares = nn.Parameter(torch.zeros(framings))
         self.linear = nn.Linear(width, width)
         nn.init.eye_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
@@ -44,9 +48,8 @@ class QueryMap(nn.Module):
 
     def route(self, x: Tensor, gram: Tensor | None = None) -> Tensor:
         """Weights of the framings ``(B, F)``, rows sum to 1."""
-        if self.style is None:
-            gram = x.new_zeros(len(x), 1)
-        return (ROUTING_RATE * self.routing(gram).float()).softmax(dim=1)
+        logits = self.shares.expand(len(x), -1) if self.routing is None else self.routing(gram)
+        return (ROUTING_RATE * logits.float()).softmax(dim=1)
 
     def forward(self, x: Tensor, gram: Tensor | None = None) -> Tensor:
         """Embeddings ``(B, F * E)``, one framing after the other, and codes to ``(B, E)``.
@@ -57,7 +60,7 @@ class QueryMap(nn.Module):
         """
         x = x.unflatten(1, (self.framings, -1))  # (B, F, E)
         x = F.normalize(x.float(), dim=-1)
-        if self.routing is not None:
+        if self.framings > 1:
             x = (x * self.route(x, gram)[:, :, None]).sum(dim=1)  # (B, E)
             x = F.normalize(x, dim=-1)
         else:

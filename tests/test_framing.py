@@ -67,6 +67,15 @@ def test_the_map_starts_as_the_mean_of_both_framings():
     assert torch.allclose(F.normalize(made, dim=-1), expected, atol=1e-6)
 
 
+def test_every_weight_of_a_map_over_two_framings_gets_a_gradient():
+    torch.manual_seed(0)
+    for query_map, codes in ((QueryMap(8, framings=2), None), (QueryMap(8, 4, framings=2), 4)):
+        gram = None if codes is None else torch.randn(5, codes)
+        query_map(torch.randn(5, 16), gram)[:, 0].sum().backward()
+        for name, parameter in query_map.named_parameters():
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
 def test_routing_follows_the_style():
     torch.manual_seed(0)
     query_map = QueryMap(8, code_dim=4, framings=2)
