@@ -37,6 +37,7 @@ RANKS = {
     "baselines": 4,
     "generation": 5,
     "transport": 4,
+    "search": 6,
     "training": 5,
     "evaluation": 5,
     "demo": 6,
