@@ -6,11 +6,11 @@
 Prompted: pixels -> style reader -> style space -> prompt tokens -> frozen blocks -> embedding, that
 is ``FreestyleRet.query_from(*prepare(pixels))``. Plain: Hugging Face's own
 ``CLIPModel.get_image_features`` with the same weights, batch, type and threads, on pixels that are
-normalised already; for ``freestyle-mini`` its plain forward. ``freestyle-mini default`` is the demo's
-own form, which passes a picture through the encoder twice, whole and framed. Style and prompt settings are those of
-the shipped configs; speed does not depend on weights, which are random where they would have to be
-downloaded. The two run in turns, so that a slow spell of the machine hits both, and the overhead is
-the median over rounds of their ratio, less one.
+normalised already; for ``freestyle-mini`` its plain forward. ``freestyle-mini default`` is the
+demo's own form, which passes a picture through the encoder twice, whole and framed. Style and
+prompt settings are those of the shipped configs; speed does not depend on weights, which are
+random where they would have to be downloaded. The two run in turns, so that a slow spell of the
+machine hits both, and the overhead is the median over rounds of their ratio, less one.
 """
 
 from __future__ import annotations
