@@ -71,7 +71,7 @@ def import_vectors(
         UserError: If arrays and lists do not fit each other.
     """
     began = time.monotonic()
-    summary = Summary(index.uri)
+    summary = Summary(index.uri, verb="imported")
     known = set(index.fingerprints())
     with tqdm(total=embeddings.count, unit="photo", disable=quiet, delay=1) as bar:
         for batch in embeddings.batches():

@@ -125,7 +125,8 @@ def _fill(options: argparse.Namespace) -> None:
     if options.engine == "ray":
         from freestyle.search.ray_fill import RayEngine
 
-        run = RayEngine(replace(choice, views=_named(encoder), precision=encoder.precision))
+        exact = replace(choice, views=_named(encoder), precision=encoder.precision)
+        run = RayEngine(exact, options.workers)
     with index.writing(wait=options.wait):
         summary = fill(
             index,
