@@ -8,7 +8,6 @@ import numpy as np
 
 from freestyle.errors import UserError
 from freestyle.search.embed_parts import EmbeddedPart
-from freestyle.search.gallery import Gallery
 from freestyle.search.query import Query
 from freestyle.search.records import Hits
 from freestyle.search.scoring import Photos, SetScoring, score_parts
@@ -87,7 +86,7 @@ def make_plan(
     means: np.ndarray,
     deviations: np.ndarray,
     *,
-    gallery: Gallery,
+    width: int,
     fusion: str,
     rerank: int,
 ) -> Plan:
@@ -98,7 +97,7 @@ def make_plan(
         parts: Embedded.
         means: ``(P,)`` from :meth:`Gallery.statistics`.
         deviations: ``(P,)``, likewise.
-        gallery: What is searched.
+        width: E.
         fusion: ``sum`` or ``zscore``.
         rerank: Candidates of the second stage where the query names none.
 
@@ -110,9 +109,7 @@ def make_plan(
     scales = np.divide(1.0, deviations, out=np.zeros_like(deviations), where=deviations > 0)
     factors = weights * scales if fusion == "zscore" else weights
     rows = np.stack([part.asked.row for part in parts])  # (P, E + C)
-    summed = factors @ rows  # (E + C,)
-    width = gallery.encoder.width
-    vector = summed[:width] + summed[width:] @ gallery.slopes  # (E,)
+    vector = factors @ rows[:, :width]  # (E,)
     if not np.linalg.norm(vector) > NOTHING * np.abs(factors).sum():
         raise UserError("the parts cancel each other out: change their weights, or leave one out")
     rerank = query.rerank if query.rerank is not None else rerank

@@ -6,9 +6,6 @@ one; it knows the photos' frozen vectors only. Stage two takes the best N of it,
 vectors with the calibration's columns, compares their sets with every part's
 (:mod:`freestyle.search.scoring`) and orders them anew.
 
-What a calibration lowers a photo by is no inner product with its frozen vector, but over a sample
-of the gallery it is nearly a linear function of it; stage one adds that function to the query.
-
 Fusion ``sum`` adds the parts' scores; ``zscore`` first divides each by its deviation over a fixed
 sample of the gallery, which is also linear. Photos that are themselves parts of a query ("more
 like this") are never among its results.
@@ -175,7 +172,7 @@ class Searcher:
                 outcomes[number] = wrong
                 continue
             own = [rows[id(part)] for part in parts]
-            how = {"gallery": self.gallery, "fusion": self.fusion, "rerank": self.rerank}
+            how = {"width": self.encoder.width, "fusion": self.fusion, "rerank": self.rerank}
             try:
                 plans[number] = make_plan(query, parts, means[own], deviations[own], **how)
             except UserError as error:
