@@ -29,7 +29,8 @@ class Part:
         image: A picture in any style, in memory or a file.
         photo: Id of a photo of the index, whose stored vector is taken.
         weight: At least 0, beside the other parts'.
-        exclude: Whether photos like this part are pushed down instead of up.
+        exclude: Whether photos that are more like this part than an ordinary photo are pushed
+            down, instead of photos like it up.
         name: For the reasons and the table; made from the part where empty.
 
     Raises:
