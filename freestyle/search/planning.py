@@ -12,7 +12,7 @@ asked for three times as many photos. ``benchmarks/rerank.py`` measures both cho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -127,6 +127,7 @@ def make_plan(
     Raises:
         UserError: If nothing is left of their sum.
     """
+    parts = _named_apart(parts)
     excluded = np.array([part.part.exclude for part in parts])
     factors = np.array([part.part.weight for part in parts], dtype=np.float64)
     scales = np.divide(1.0, deviations, out=np.zeros_like(deviations), where=deviations > 0)
@@ -150,3 +151,17 @@ def make_plan(
         candidates=candidates + hidden,
         second=rerank > 0,
     )
+
+
+def _named_apart(parts: list[EmbeddedPart]) -> list[EmbeddedPart]:
+    """Parts whose names differ, so that a reason names one: ``picture``, ``picture 2``."""
+    taken: set[str] = set()
+    apart = []
+    for part in parts:
+        name, number = part.reading.name, 1
+        while name in taken:
+            number += 1
+            name = f"{part.reading.name} {number}"
+        taken.add(name)
+        apart.append(replace(part, reading=replace(part.reading, name=name)))
+    return apart
