@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from freestyle.datasets.images import load_image
 from freestyle.errors import UserError
 from freestyle.files import write_text
-from freestyle.search.query import Hit, Part, PartReading, Query, SearchResult
+from freestyle.search.query import Hit, Part, PartReading, Query, SearchResult, signed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from freestyle.search.index import Index
 
 SIDE = 256  # pixels of pictures that have no thumbnail
+KINDS = {
+    ("text", False): "words",
+    ("text", True): "not these words",
+    ("image", False): "picture",
+    ("image", True): "not this picture",
+    ("photo", False): "photo of the gallery",
+    ("photo", True): "not this photo of the gallery",
+}
 FULL = 6.0  # deviations above an ordinary photo that fill a bar
 
 STYLE = """
@@ -32,7 +40,7 @@ body { margin: 0 auto; max-width: 75rem; padding: 1.25rem; background: var(--gro
 h1 { font-size: 1.25rem; margin: 0 0 1rem; }
 ul, ol { list-style: none; margin: 0; padding: 0; display: grid; gap: 1rem; }
 .query { grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); margin-bottom: 1.5rem; }
-.hits { grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); }
+.hits { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
 li { background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
   padding: .75rem; min-width: 0; }
 .query li { display: flex; gap: .75rem; align-items: flex-start; }
@@ -97,9 +105,7 @@ def _part(part: Part, reading: PartReading, index: Index) -> str:
         picture = _picture(_thumbnail(index, part.photo), reading.name)
     elif part.image is not None:
         picture = _picture(_shrunk(load_image(part.image)), reading.name)
-    kind = {"text": "words", "image": "picture", "photo": "photo of the gallery"}[reading.kind]
-    kind = f"not these {kind}" if part.exclude and kind == "words" else kind
-    kind = f"not this {kind}" if part.exclude and kind[:3] != "not" else kind
+    kind = KINDS[reading.kind, part.exclude]
     if part.weight != 1:
         kind += f", weight {part.weight:g}"
     styles = "".join(
@@ -109,8 +115,8 @@ def _part(part: Part, reading: PartReading, index: Index) -> str:
     )
     place = ""
     if reading.place is not None:
-        shares = ", ".join(f"{100 * weight:.0f} %" for weight in reading.place)
-        place = f"<p class=muted>style space: {shares}</p>"
+        shares = " · ".join(f"{100 * weight:.0f}" for weight in reading.place)
+        place = f"<p class=muted>style space: {shares} %</p>"
     return (
         f"<li>{picture}<div class=grow><p class=name>{escape(reading.name)}</p>"
         f"<p class=muted>{kind}</p>{styles}{place}</div></li>"
@@ -125,7 +131,7 @@ def _hit(place: int, hit: Hit, query: Query, result: SearchResult, index: Index)
     for part, reading, value in zip(query.parts, result.parts, hit.parts, strict=True):
         marks = ("not " if part.exclude else "") + ("best" if reading.name == hit.reason else "")
         label = ("not " if part.exclude else "") + reading.name
-        bars += _bar(label, f"{value:+.1f}", value / FULL, marks.strip())
+        bars += _bar(label, signed(value), value / FULL, marks.strip())
     return (
         f"<li>{_picture(_thumbnail(index, hit.id), caption or name)}"
         f"<p class=name>{place}. {escape(name)}</p>{about}"

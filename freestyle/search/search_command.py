@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from freestyle.errors import UserError
 from freestyle.options import OneSentenceParser
-from freestyle.search.query import Part, PartReading, Query, SearchResult
+from freestyle.search.query import Part, PartReading, Query, SearchResult, signed
 
 if TYPE_CHECKING:
     from freestyle.search.filters import Filter
@@ -174,7 +174,7 @@ def table(query: Query, result: SearchResult) -> str:
         cells = []
         for value, read, label in zip(hit.parts, result.parts, labels, strict=True):
             mark = "<" if read.name == hit.reason else " "
-            cells.append(f"{value:+.1f}{mark}".rjust(len(label)))
+            cells.append(f"{signed(value)}{mark}".rjust(len(label)))
         line = f"{place:>3}  {hit.score:>7.3f}  {name:<{wide}}  {'  '.join(cells)}"
         lines.append(line.rstrip())
     spent = ", ".join(f"{what} {ms:,.0f} ms" for what, ms in result.milliseconds.items())
