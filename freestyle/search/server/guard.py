@@ -36,7 +36,6 @@ OPEN = ("/", "/static", "/healthz")
 COSTS = {"/search": 1.0, "/healthz": 0.0, "/static": 0.0, "/": 0.0}
 COST = 0.02  # of other routes: a page of results is dozens of thumbnails
 DRAIN_SECONDS = 2.0
-COOKIE = "freestyle_token"
 GONE = 499  # in metrics: the client left
 
 
@@ -125,7 +124,7 @@ class Guard:
             raise Refusal(429, sentence, "rate", {"Retry-After": seconds})
         if scope["method"] == "POST":
             self._check_origin(headers)
-        if self._token and route not in OPEN and not self._bears_token(headers, scope["method"]):
+        if self._token and route not in OPEN and not self._bears_token(headers):
             raise Refusal(
                 401, "a bearer token is needed: send it in the header Authorization", "token",
                 {"WWW-Authenticate": "Bearer"},
@@ -150,16 +149,10 @@ class Guard:
         if origin.partition("://")[2] != headers.get("host", "").lower():
             raise Refusal(403, "pages of other origins may not search: start with --cors", "origin")
 
-    def _bears_token(self, headers: Headers, method: str) -> bool:
+    def _bears_token(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return hmac.compare_digest(given.strip().encode("latin-1", "replace"), self._token)
-        if method != "GET":  # a cookie travels unasked: enough for <img>, not for a search
-            return False
-        for pair in headers.get("cookie", "").split(";"):
-            name, _, value = pair.strip().partition("=")
-            if name == COOKIE:
-                return hmac.compare_digest(value.encode("latin-1", "replace"), self._token)
         return False
 
     def _count(self, change: int) -> None:
