@@ -87,7 +87,7 @@ function show(answer, asked) {
   $("working").hidden = true;
   $("banner").hidden = true;
   $("empty").hidden = true;
-  const hits = answer.hits.filter((hit) => hit.id !== query.like?.id).slice(0, query.top);
+  const { hits } = answer;
   const { length } = hits;
   results.show(hits, asked);
   parts.read(asked, answer.parts);

@@ -85,8 +85,7 @@ export async function requestOf(query, strokes) {
     files[name] = kind === "drawing" ? drawing : picture.blob;
     return { file: name, ...common };
   });
-  // The photo itself is not shown among those that are like it.
-  const request = { parts, top: query.top + (query.like ? 1 : 0) };
+  const request = { parts, top: query.top };
   const where = conditions(query.where);
   if (where.length) request.where = where;
   return { request, files, asked };

@@ -83,8 +83,8 @@ export class Results {
     bars.setAttribute("aria-hidden", "true");
     const line = document.createElement("span");
     line.className = "line";
-    line.append(caption, score);
-    tile.append(frame, line, bars, reason);
+    line.append(reason, score);
+    tile.append(frame, caption, bars, line);
     const open = document.createElement("button");
     open.type = "button";
     open.className = "open";
