@@ -1,7 +1,7 @@
 """The command line: one table from command to function, bad input in one sentence.
 
-freestyle demo | bench | train ... | eval ... | eval-composed ... | figures ... | generate ... |
-serve ...
+freestyle demo | bench | train ... | eval ... | eval-composed ... | figures ... | generate ...
+    | index ... | serve ...
 """
 
 from __future__ import annotations
@@ -62,6 +62,12 @@ def _serve(args: list[str]) -> None:
     main(args)
 
 
+def _index(args: list[str]) -> None:
+    from freestyle.search.index_command import main
+
+    main(args)
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "demo": (_demo, "train on DSR-Emoji and print the Recall@K table"),
     "bench": (_bench, "run matrices of experiments: freestyle bench configs/bench/methods.yaml"),
@@ -70,6 +76,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "eval-composed": (_evaluate_composed, "composed queries: a picture and a text that changes it"),
     "figures": (_figures, "draw what a trained model does to styles: maps, curves, cases"),
     "generate": (_generate, "make query sets from photos: freestyle generate PHOTOS --out FOLDER"),
+    "index": (_index, "make an index of photos, or update it: freestyle index PHOTOS --out INDEX"),
     "serve": (_serve, "a page and an HTTP interface: freestyle serve my.index"),
 }
 
