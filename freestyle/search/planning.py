@@ -1,18 +1,18 @@
 """A query on its way through both stages.
 
 Excluded parts: a plain minus would reward what is least like them, and drown what is asked for.
-Here a photo loses only what an excluded part finds in it beyond an ordinary photo, one deviation
+Here a photo loses only what an excluded part finds in it beyond an ordinary photo, half a deviation
 above the mean of the sample:
 
-    score = sum of wanted c_p s_p  -  sum of excluded c_p max(0, s_p - mean_p - deviation_p)
+    score = sum of wanted c_p s_p  -  sum of excluded c_p max(0, s_p - mean_p - deviation_p / 2)
 
 Stage one needs one vector: it takes a quarter of the excluded parts' from the wanted ones' and is
-asked for three times as many photos. ``benchmarks/rerank.py`` measures both choices.
+asked for four times as many photos. ``benchmarks/rerank.py`` measures both choices.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,9 +22,9 @@ from freestyle.search.query import Query
 from freestyle.search.records import Hits
 from freestyle.search.scoring import Photos, SetScoring, score_parts
 
-ORDINARY = 1.0  # deviations above the mean up to which an excluded part is no objection
+ORDINARY = 0.5  # deviations above the mean up to which an excluded part is no objection
 EARLY = 0.25  # of an excluded part's vector that stage one takes away
-MORE = 3  # times as many candidates where parts are excluded
+MORE = 4  # times as many candidates where parts are excluded
 NOTHING = 1e-6  # norm of a sum relative to its terms' weights, below which it is rounding
 
 
@@ -127,6 +127,7 @@ def make_plan(
     Raises:
         UserError: If nothing is left of their sum.
     """
+    parts = _named_apart(parts)
     excluded = np.array([part.part.exclude for part in parts])
     factors = np.array([part.part.weight for part in parts], dtype=np.float64)
     scales = np.divide(1.0, deviations, out=np.zeros_like(deviations), where=deviations > 0)
@@ -150,3 +151,17 @@ def make_plan(
         candidates=candidates + hidden,
         second=rerank > 0,
     )
+
+
+def _named_apart(parts: list[EmbeddedPart]) -> list[EmbeddedPart]:
+    """Parts whose names differ, so that a reason names one: ``picture``, ``picture 2``."""
+    taken: set[str] = set()
+    apart = []
+    for part in parts:
+        name, number = part.reading.name, 1
+        while name in taken:
+            number += 1
+            name = f"{part.reading.name} {number}"
+        taken.add(name)
+        apart.append(replace(part, reading=replace(part.reading, name=name)))
+    return apart

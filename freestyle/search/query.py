@@ -186,3 +186,12 @@ class SearchResult:
         values["hits"], values["parts"] = list(values["hits"]), list(values["parts"])
         values["milliseconds"] = {k: round(v, 2) for k, v in self.milliseconds.items()}
         return values
+
+
+def signed(value: float) -> str:
+    """A standardised score for people.
+
+    >>> signed(1.26), signed(-0.04)
+    ('+1.3', '+0.0')
+    """
+    return f"{round(value, 1) + 0.0:+.1f}"
