@@ -1,6 +1,6 @@
 // The rows below the pad: each part of the query, its weight, and the style that was read.
 
-import { partsOf } from "./query.js";
+import { WEIGHTS, partsOf } from "./query.js";
 
 const ICONS = { like: "i-picture", drawing: "i-pen", text: "i-search", not: "i-minus" };
 const SURE = 0.5; // probability from which a style is named without "perhaps"
@@ -66,7 +66,7 @@ export class Parts {
       this.changed();
     });
     weight.addEventListener("dblclick", () => {
-      weight.value = part.kind === "not" ? 0.5 : 1;
+      weight.value = WEIGHTS[part.kind] ?? 1;
       weight.dispatchEvent(new Event("input"));
     });
     close.addEventListener("click", () => this.removed(part));

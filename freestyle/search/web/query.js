@@ -3,8 +3,9 @@
 import { queryPicture } from "./ink.js";
 
 export const TOP = 24;
-// A wish says what to find; what it should not show only leans away from it.
-const WEIGHTS = { like: 1, drawing: 1, text: 1, not: 0.5 };
+// Photos are much more like each other than like any words: at equal weights, "more like this, but
+// in blue" would not hear the words. What a photo should not show only leans away from it.
+export const WEIGHTS = { like: 0.4, drawing: 1, text: 1, not: 0.5 };
 
 export const KINDS = {
   like: "This photo",
