@@ -93,19 +93,24 @@ class FreestyleMini(DualEncoder):
         """
         return F.pad(F.normalize(self.tower.patches(tokens), dim=-1), (0, LAYOUT_DIM))
 
-    def embed_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
-        """``B`` strings to ``(B, 768)``, the layout zero; ``prompts`` ``(n, 384)`` follow [CLS].
+    @property
+    def text_tower(self) -> MiniLM:
+        """MiniLM on the encoder's device, loaded at its first use.
 
         Raises:
             UserError: If the package with the text tower is not installed.
         """
-        device = self.tower.positions.device
         if not self._minilm:
             self._minilm.append(MiniLM())
-        tower = self._minilm[0].to(device)
-        if not texts:
-            return torch.zeros(0, self.embed_dim, device=device)
-        return F.pad(self.text_head(tower(texts, prompts)), (0, LAYOUT_DIM))
+        return self._minilm[0].to(self.tower.positions.device)
+
+    def tokenize(self, texts: list[str], n_prompts: int = 0) -> tuple[Tensor, Tensor]:
+        """Ids and mask, each ``(B, T)`` with T at most 64, beside which prompts have room."""
+        return self.text_tower.tokenize(texts)
+
+    def embed_tokens(self, ids: Tensor, mask: Tensor, prompts: Tensor | None = None) -> Tensor:
+        """``(B, T)`` to ``(B, 768)``, the layout zero; ``prompts`` ``(n, 384)`` follow [CLS]."""
+        return F.pad(self.text_head(self.text_tower.embed(ids, mask, prompts)), (0, LAYOUT_DIM))
 
 
 def new_tower() -> Tower:
