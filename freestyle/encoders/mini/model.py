@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from freestyle.encoders.base import DualEncoder, Preprocessing
 from freestyle.encoders.mini.layers import SUMMARY_TOKENS, Tower, Trunk
 from freestyle.encoders.mini.text import TEXT_WIDTH, MiniLM, TextHead
+from freestyle.encoders.tokenizers import HubTokenizer
 from freestyle.errors import UserError
 
 WEIGHTS = Path(__file__).with_name("mini.safetensors")
@@ -103,6 +104,11 @@ class FreestyleMini(DualEncoder):
         if not self._minilm:
             self._minilm.append(MiniLM())
         return self._minilm[0].to(self.tower.positions.device)
+
+    @property
+    def tokenizer(self) -> HubTokenizer:
+        """MiniLM's, as :class:`HuggingFaceEncoder` keeps its own."""
+        return HubTokenizer(self.text_tower.tokenizer)
 
     def tokenize(self, texts: list[str], n_prompts: int = 0) -> tuple[Tensor, Tensor]:
         """Ids and mask, each ``(B, T)`` with T at most 64, beside which prompts have room."""
