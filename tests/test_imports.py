@@ -18,6 +18,7 @@ RANKS = {
     "config": 0,
     "values": 0,
     "files": 0,
+    "locks": 0,
     "options": 0,
     "allocator": 0,
     "datasets": 1,

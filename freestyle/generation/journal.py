@@ -7,17 +7,17 @@ that the line says.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import glob
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
+from freestyle import locks
 from freestyle.errors import UserError
 from freestyle.files import write_atomically, write_text
 
@@ -160,28 +160,16 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@contextlib.contextmanager
-def locked(path: Path, *, wait: bool) -> Iterator[IO[str]]:
-    """Hold a file's lock, which the system takes back from a killed process.
+def locked(path: Path, *, wait: bool) -> AbstractContextManager[IO[str]]:
+    """Hold a lock of the output folder that ``path`` is a part of.
 
     Raises:
         UserError: If another process holds it and ``wait`` is False, or it cannot be made.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "w")  # noqa: SIM115 - held while the lock is
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {path.parent.parent} ({error.strerror}): choose another --out"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise UserError(
-                f"another run is writing to {path.parent.parent}: wait for it, or give each its "
-                "own --shard"
-            ) from error
-        except OSError:
-            pass  # a file system without locks: one run per shard is the user's care
-        yield file
+    return locks.locked(
+        path,
+        wait=wait,
+        place=path.parent.parent,
+        busy="wait for it, or give each its own --shard",
+        elsewhere="choose another --out",
+    )

@@ -10,15 +10,24 @@ Indexes are plain NumPy. One process may write at a time; readers see whole comm
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from freestyle.errors import UserError
+from freestyle.search.folder import IndexFolder
+
 if TYPE_CHECKING:
     from freestyle.search.filters import Filter
     from freestyle.search.records import Fingerprint, Hits, IndexSettings, PhotoRecord
+
+FOLDERS = ("exact", "lance")
+SERVERS = ("qdrant", "qdrants")
+DEFAULT = "lance"
 
 
 class Index(Protocol):
@@ -111,7 +120,19 @@ def open_index(uri: str) -> Index:
         UserError: If there is none, it is damaged, its server does not answer, or its back end's
             package is not installed.
     """
-    raise NotImplementedError
+    scheme, rest = split_uri(uri)
+    if scheme in SERVERS:
+        from freestyle.search.qdrant import QdrantIndex
+
+        return QdrantIndex.open(uri)
+    back_end, _ = IndexFolder(Path(rest)).read()
+    if back_end not in FOLDERS or scheme not in (None, back_end):
+        raise UserError(
+            f"the index at {rest} is of the back end {back_end!r}: open it as {back_end}:{rest}"
+            if back_end in FOLDERS
+            else f"the index at {rest} is of the unknown back end {back_end!r}: update freestyle"
+        )
+    return folder_class(back_end)(uri, Path(rest))
 
 
 def create_index(uri: str, settings: IndexSettings, **options: Any) -> Index:
@@ -125,4 +146,49 @@ def create_index(uri: str, settings: IndexSettings, **options: Any) -> Index:
     Raises:
         UserError: If there is one already, or the options are not the back end's.
     """
-    raise NotImplementedError
+    scheme, rest = split_uri(uri)
+    if scheme in SERVERS:
+        from freestyle.search.qdrant import QdrantIndex
+
+        return QdrantIndex.create(uri, settings, **options)
+    if options:
+        raise UserError(
+            f"{', '.join(sorted(options))}: a folder takes no such options; they are for "
+            "qdrant://host:6333/collection"
+        )
+    return folder_class(scheme or DEFAULT).create(uri, Path(rest), settings)
+
+
+def split_uri(uri: str) -> tuple[str | None, str]:
+    """Scheme, if there is one, and the rest.
+
+    Raises:
+        UserError: If the scheme is unknown or nothing follows it.
+
+    >>> split_uri("exact:my.index"), split_uri("my.index")
+    (('exact', 'my.index'), (None, 'my.index'))
+    """
+    found = re.match(r"([A-Za-z][A-Za-z0-9+]+):", uri)
+    if not found or Path(uri).exists():
+        scheme, rest = None, uri
+    else:
+        scheme, rest = found[1].lower(), uri[found.end() :]
+        if scheme not in (*FOLDERS, *SERVERS):
+            raise UserError(
+                f"{uri} is no index: write a folder, lance:FOLDER, exact:FOLDER or "
+                "qdrant://HOST:6333/COLLECTION"
+            )
+    if not rest:
+        raise UserError(f"index {uri!r} names no place: write a folder or a URI")
+    return scheme, rest
+
+
+def folder_class(back_end: str) -> Any:
+    """The class of a back end in a folder."""
+    if back_end == "exact":
+        from freestyle.search.exact import ExactIndex
+
+        return ExactIndex
+    from freestyle.search.lance import LanceIndex
+
+    return LanceIndex
