@@ -5,7 +5,9 @@ division by 255), so that an index made with them stays valid. Resizing is done 
 explicit passes, columns first and rows second, with the crop folded into the resize: that is the
 order torchvision's 8-bit kernel uses (Pillow 13 picks the cheaper order by itself, which clips the
 overshoot of bicubic filters elsewhere), and a 3 x 1000 picture never becomes 224 x 74,666.
-Nothing here needs torch but :func:`to_pixels`, so that an exported encoder sees the same pixels.
+
+All but the tensor is Pillow and NumPy: processes that only decode, and exported encoders, need no
+torch.
 """
 
 from __future__ import annotations
@@ -51,13 +53,6 @@ class Preprocessing:
 
 
 def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
-    """Resize, crop or pad one picture: :func:`to_array` as a tensor ``(3, S, S)``."""
-    import torch
-
-    return torch.from_numpy(to_array(image, preprocessing))
-
-
-def to_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """Resize, crop or pad one picture.
 
     Args:
@@ -68,6 +63,24 @@ def to_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     Returns:
         RGB float32 pixels in [0, 1], ``(3, S, S)`` with S = ``preprocessing.size``.
     """
+    return from_square(to_square(image, preprocessing))
+
+
+def from_square(square: np.ndarray) -> Tensor:
+    """8-bit pixels ``(..., S, S, 3)`` to float32 in [0, 1], ``(..., 3, S, S)``."""
+    import torch
+
+    return torch.from_numpy(square).movedim(-1, -3).float() / 255
+
+
+def to_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """:func:`to_pixels`, bit for bit, as an array ``(3, S, S)``."""
+    square = to_square(image, preprocessing).transpose(2, 0, 1)
+    return np.divide(square, np.float32(255), dtype=np.float32, order="C")
+
+
+def to_square(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """:func:`to_pixels` before it becomes a tensor: 8-bit RGB ``(S, S, 3)``."""
     image = _to_rgb(image)
     size = preprocessing.size
     resample = _FILTERS[preprocessing.interpolation]
@@ -79,8 +92,7 @@ def to_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
         width, height = _scaled_size(image.size, preprocessing.shorter_side or size)
         corner = (int((width - size) / 2), int((height - size) / 2))
         square = _resize_crop(image, (width, height), corner, (size, size), resample)
-    pixels = np.asarray(square, dtype=np.uint8).transpose(2, 0, 1)  # (3, S, S)
-    return np.divide(pixels, np.float32(255), dtype=np.float32, order="C")
+    return np.array(square, dtype=np.uint8)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -58,6 +58,13 @@ class OnnxQueryEncoder:
         if self.manifest.calibration is not None:
             self._terms = PhotoTerms.read(self.folder / CALIBRATION, self.manifest.calibration)
 
+    @classmethod
+    def open(cls, folder: str | Path, **options: Any) -> OnnxQueryEncoder:
+        """The encoder of a folder, both graphs loaded; options are the class's."""
+        encoder = cls(folder, **options)
+        _ = encoder._images, encoder._texts
+        return encoder
+
     @cached_property
     def _images(self) -> InferenceSession:
         return self._session("image.onnx")
@@ -65,10 +72,6 @@ class OnnxQueryEncoder:
     @cached_property
     def _texts(self) -> tuple[Tokens, InferenceSession]:
         return open_tokens(self.manifest.tokens, self.folder), self._session("text.onnx")
-
-    def warm_up(self) -> None:
-        """Load both graphs now instead of at the first query."""
-        _ = self._images, self._texts
 
     def embed_images(self, images: Sequence[Image.Image]) -> Encoded:
         """Query pictures (upright RGB, from ``load_image``) of any size."""
