@@ -55,6 +55,12 @@ def _generate(args: list[str]) -> None:
     main(args)
 
 
+def _export(args: list[str]) -> None:
+    from freestyle.search.export_command import main
+
+    main(args)
+
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "demo": (_demo, "train on DSR-Emoji and print the Recall@K table"),
     "bench": (_bench, "run matrices of experiments: freestyle bench configs/bench/methods.yaml"),
@@ -62,6 +68,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "eval": (_evaluate, "evaluate models on a data set in the DSR layout"),
     "eval-composed": (_evaluate_composed, "composed queries: a picture and a text that changes it"),
     "figures": (_figures, "draw what a trained model does to styles: maps, curves, cases"),
+    "export": (_export, "what embeds queries, without torch: freestyle export --model FOLDER"),
     "generate": (_generate, "make query sets from photos: freestyle generate PHOTOS --out FOLDER"),
 }
 

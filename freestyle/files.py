@@ -85,10 +85,13 @@ def write_folder_atomically(path: str | Path, write: Callable[[Path], object]) -
         new, old = work / "new", work / "old"
         new.mkdir()
         write(new)
+        mask = os.umask(0)
+        os.umask(mask)
         for file in new.rglob("*"):
             if file.is_file():
                 with open(file, "rb") as opened:
                     os.fsync(opened.fileno())
+                os.chmod(file, 0o666 & ~mask)
         if path.exists():
             os.rename(path, old)
         try:

@@ -133,7 +133,7 @@ def open_tokens(settings: dict[str, Any], folder: Path) -> Tokens:
         if kind == "sentencepiece":
             return PieceTokens(folder / options.pop("file"), **options)
         if kind == "tokenizers":
-            return FastTokens(folder / options.pop("file"))
+            return FastTokens(folder / options["file"])
     except UserError:
         raise
     except Exception as error:

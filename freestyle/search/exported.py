@@ -37,7 +37,7 @@ class Manifest:
         width: E.
         columns: C, of a calibration; 0 without one.
         precision: ``float32`` or ``int8``.
-        prompts_gallery: Whether photos take a query's path, so that only the model's own index fits.
+        prompts_gallery: Whether photos take a query's path: only the model's own index fits then.
         preprocessing: Fields of :class:`~freestyle.encoders.preprocess.Preprocessing`.
         outputs: Names of the image graph's outputs in order: ``rows`` ``(B, E + C)``; where there
             is a gate ``shares`` ``(B, S)``; with a style space ``places`` ``(B, K)`` and the

@@ -78,16 +78,16 @@ class OnnxQueryEncoder:
         names = self.manifest.outputs
         parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
         for start in range(0, len(images), BATCH):
-            batch = [to_array(image, self._preprocessing) for image in images[start : start + BATCH]]
+            batch = [
+                to_array(image, self._preprocessing) for image in images[start : start + BATCH]
+            ]
             for name, value in zip(names, self._run(self._images, pixels=batch), strict=True):
                 parts[name].append(value)
         if not images:
             return Encoded(self._no_rows(), ())
         outputs = {name: np.concatenate(values) for name, values in parts.items()}
         styles = self._styles(outputs["shares"]) if "shares" in outputs else None
-        return Encoded(
-            outputs["rows"], styles or tuple({} for _ in images), outputs.get("places")
-        )
+        return Encoded(outputs["rows"], styles or tuple({} for _ in images), outputs.get("places"))
 
     def embed_texts(self, texts: Sequence[str]) -> Encoded:
         """Query texts."""

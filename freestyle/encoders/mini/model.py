@@ -103,7 +103,8 @@ class FreestyleMini(DualEncoder):
         """
         if not self._minilm:
             self._minilm.append(MiniLM())
-        return self._minilm[0].to(self.tower.positions.device)
+        tower, device = self._minilm[0], self.tower.positions.device
+        return tower if tower.model.device == device else tower.to(device)
 
     @property
     def tokenizer(self) -> HubTokenizer:
