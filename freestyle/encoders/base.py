@@ -131,7 +131,7 @@ class DualEncoder(nn.Module):
 
     def embed_image(self, pixels: Tensor) -> Tensor:
         """The plain frozen path: pixels ``(B, 3, H, W)`` in [0, 1] to ``(B, E)``, unnormalised."""
-        if len(pixels) == 0:  # not every block can reshape an empty batch
+        if pixels.shape[0] == 0:  # not every block can reshape an empty batch
             return pixels.new_zeros(0, self.embed_dim)
         return self.pool(self.run_blocks(self.patch_tokens(pixels)))
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freestyle.errors import UserError
+from freestyle.search.torch_encoder import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,7 @@ class ImageGraph(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """One batch of query pictures."""
         model = self.model
-        features, codes = model.prepare(pixels)
+        features, codes = prepare(model, pixels)
         rows = model.complete_query(model.query_from(features, codes), codes)
         out = [rows.float()]
         if self.styled:
