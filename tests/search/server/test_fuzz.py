@@ -14,8 +14,8 @@ from fuzz_cases import FAMILIES, make_case
 CASES = int(os.environ.get("FREESTYLE_FUZZ_CASES", "5000"))
 SEED = int(os.environ.get("FREESTYLE_FUZZ_SEED", "0"))
 THREADS = 4
-WARM = len(FAMILIES) * 20  # after these, whatever is loaded or kept on first use is there
-GROWTH = 48 << 20  # bytes; one body that is kept each time would be a hundred times as much
+WARM = 1500  # after these, whatever is loaded, kept or reserved on first use is there
+GROWTH = 24 << 20  # bytes; for 3,500 cases of some 20 kB each that is less than half a case
 ALLOWED = {*range(400, 500), 200, 503}
 
 
