@@ -43,6 +43,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "freestyle.search.search_command",
         "find photos: freestyle search my.index --image sketch.png --text red",
     ),
+    "serve": (
+        "freestyle.search.serve_command",
+        "answer searches over HTTP, with a page: freestyle serve my.index",
+    ),
 }
 """By name: the module whose ``main(args)`` it is, loaded when called, and what it does."""
 
