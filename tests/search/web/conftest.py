@@ -15,6 +15,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -223,8 +224,14 @@ def arc(x: float, y: float, rx: float, ry: float, begin: float, end: float):
 
 
 @pytest.fixture(scope="session")
+def commands():
+    """``commands.command``, ``commands.serving``, ``commands.Visit``, the emoji and their names."""
+    return SimpleNamespace(
+        command=command, serving=serving, concepts=concepts, Visit=Visit, DATA=DATA
+    )
+
+
+@pytest.fixture(scope="session")
 def shapes():
     """Strokes: ``shapes.circle``, ``shapes.arc``."""
-    from types import SimpleNamespace
-
     return SimpleNamespace(circle=circle, arc=arc)
