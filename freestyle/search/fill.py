@@ -48,9 +48,9 @@ class Summary:
         deleted: Photos that were no longer there.
         unchanged: Photos with nothing to do.
         broken: Photos that were left out.
-        embedded: Added and changed ones.
         seconds: Of decoding, embedding and writing.
         errors: Per broken photo its source, path and reason.
+        verb: What was done to added and changed photos.
     """
 
     index: str
@@ -63,16 +63,19 @@ class Summary:
     broken: int = 0
     seconds: float = 0.0
     errors: list[dict[str, str]] = field(default_factory=list)
+    verb: str = "embedded"
 
     @property
     def embedded(self) -> int:
-        """Photos that went through the encoder."""
+        """Photos that were embedded, or imported."""
         return self.added + self.changed
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         rate = self.embedded / self.seconds if self.seconds and self.embedded else None
-        return {**asdict(self), "embedded": self.embedded, "photos_per_second": rate}
+        values = {**asdict(self), self.verb: self.embedded, "photos_per_second": rate}
+        del values["verb"]
+        return values
 
     def table(self) -> str:
         """For people."""
@@ -81,7 +84,7 @@ class Summary:
         lines.append(f"{'in the index':<12}{self.photos:>10,}")
         if self.embedded:
             rate = self.embedded / max(self.seconds, 1e-9)
-            lines.append(f"{self.seconds:.1f} s, {rate:.1f} photos/s embedded")
+            lines.append(f"{self.seconds:.1f} s, {rate:.1f} photos/s {self.verb}")
         return "\n".join(lines)
 
     def note(self, photo: Listed, reason: str) -> None:

@@ -6,26 +6,21 @@ import argparse
 import contextlib
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from freestyle.errors import UserError
 from freestyle.files import write_text
 from freestyle.options import OneSentenceParser
+from freestyle.search.making import agreeing, choose, existing, folder_of
 
 if TYPE_CHECKING:
     from freestyle.search.fill import Summary
-    from freestyle.search.index import Index
-    from freestyle.search.photo_encoder import EncoderChoice, PhotoEncoder
-    from freestyle.search.records import IndexSettings
+    from freestyle.search.photo_encoder import PhotoEncoder
 
-MODEL = "model"
-MODEL_FILES = ("config.json", "model.safetensors", "README.md")
 SHOWN = 5  # broken photos that are named on the screen
 
 
@@ -119,18 +114,19 @@ def _fill(options: argparse.Namespace) -> None:
         raise UserError("no photos are given: name a folder, a list or .tar files")
     _check_pace(options)
     listing = list_sources(options.photos)
-    index = _open(options)
-    choice = _choice(options, index)
+    index = existing(options)
+    choice = choose(options, index)
     encoder = choice.build()
     encoder.thumbnail = index.settings.thumbnail if index else options.thumbnail
-    index = _agree(index, options, encoder, choice)
+    index = agreeing(index, options, encoder, choice)
     gpu = encoder.model.device.type != "cpu"
     pace = Pace(_workers(options), options.batch_size or (256 if gpu else 32), options.commit)
     run = None
     if options.engine == "ray":
         from freestyle.search.ray_fill import RayEngine
 
-        run = RayEngine(replace(choice, views=_named(encoder), precision=encoder.precision))
+        exact = replace(choice, views=_named(encoder), precision=encoder.precision)
+        run = RayEngine(exact, options.workers)
     with index.writing(wait=options.wait):
         summary = fill(
             index,
@@ -167,153 +163,12 @@ def _named(encoder: PhotoEncoder) -> str:
     return NO_VIEWS if encoder.views is None else encoder.views.key
 
 
-def folder_of(uri: str) -> Path | None:
-    """The folder of an index; None where a server holds it."""
-    from freestyle.search.index import SERVERS, split_uri
-
-    scheme, rest = split_uri(uri)
-    return None if scheme in SERVERS else Path(rest)
-
-
-def _uri(options: argparse.Namespace) -> str:
-    from freestyle.search.index import split_uri
-
-    scheme, rest = split_uri(options.out)
-    if options.back_end and scheme not in (None, options.back_end):
-        raise UserError(
-            f"--back-end {options.back_end} and --out {options.out} are two: leave one out"
-        )
-    return f"{options.back_end}:{rest}" if options.back_end else options.out
-
-
-def _open(options: argparse.Namespace) -> Index | None:
-    """The index of ``--out``, or None where there is none yet."""
-    from freestyle.search.folder import INFO
-    from freestyle.search.index import open_index
-
-    uri = _uri(options)
-    folder = folder_of(uri)
-    if folder is not None:
-        return open_index(uri) if (folder / INFO).exists() else None
-    from freestyle.search.qdrant import QdrantIndex
-
-    return open_index(uri) if QdrantIndex.exists(uri) else None
-
-
-def _choice(options: argparse.Namespace, index: Index | None) -> EncoderChoice:
-    """What embeds: what is asked for, else what the index was made with, else the defaults."""
-    from freestyle.search.photo_encoder import NO_VIEWS, EncoderChoice
-
-    model, encoder = options.model or "", options.encoder or ""
-    views, precision = options.views or "", options.precision or ""
-    if index is not None:
-        own = index.settings
-        views, precision = views or own.views or NO_VIEWS, precision or own.precision
-        if not model and own.model and encoder in ("", own.encoder):
-            inside = folder_of(index.uri)
-            copied = inside is not None and own.model == MODEL
-            model = str(inside / MODEL) if copied else own.model
-        encoder = encoder or own.encoder
-    if model:
-        from freestyle.pretrained import named_encoder
-
-        named = named_encoder(model)
-        if encoder and named != encoder:
-            raise UserError(
-                f"{model} is a model of the encoder {named}, not of {encoder}: leave --encoder out"
-            )
-    return EncoderChoice(encoder or "freestyle-mini", model, views, precision, options.device)
-
-
-def _agree(
-    index: Index | None,
-    options: argparse.Namespace,
-    encoder: PhotoEncoder,
-    choice: EncoderChoice,
-) -> Index:
-    """The index, made where there is none; refused where it was made otherwise."""
-    uri = _uri(options)
-    if index is not None:
-        settings = encoder.settings(index.settings.model)
-        index.settings.refuse_other(settings, uri)
-        if index.settings.precision != settings.precision:
-            raise UserError(
-                f"{uri} was made in {index.settings.precision}, not in {settings.precision}: leave "
-                "--precision out, or make a new index"
-            )
-        if options.model:
-            _refuse_other_model(index, options.model)
-        return index
-    folder = folder_of(uri)
-    model = choice.model
-    if model:
-        model = MODEL if folder is not None else str(Path(model).absolute())
-        if folder is not None:
-            _copy_model(choice.model, folder)
-    return _create(uri, encoder.settings(model), options)
-
-
-def _create(uri: str, settings: IndexSettings, options: argparse.Namespace) -> Index:
-    from freestyle.search.index import create_index
-
-    values: dict[str, Any] = {}
-    for text in options.option:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise UserError(f"--option {text} sets nothing: write NAME=VALUE")
-        try:
-            values[name.strip()] = json.loads(value)
-        except ValueError:
-            values[name.strip()] = value
-    return create_index(uri, settings, **values)
-
-
-def _copy_model(source: str, folder: Path) -> None:
-    """Copy a model beside the index, whole or not at all."""
-    from freestyle.pretrained import model_folder
-
-    origin, target = model_folder(source), folder / MODEL
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".model-", dir=folder))
-        try:
-            for name in MODEL_FILES:
-                if (origin / name).is_file():
-                    shutil.copyfile(origin / name, temporary / name)
-            temporary.chmod(0o755)
-            if target.exists():  # of a run that was killed before the index was made
-                shutil.rmtree(target)
-            os.replace(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot copy the model to {target} ({error.strerror or error}): choose another --out"
-        ) from error
-
-
-def _refuse_other_model(index: Index, model: str) -> None:
-    """Refuse a model that is not the one which goes with the index."""
-    from freestyle.pretrained import WEIGHTS_FILE, model_folder
-
-    own, folder = index.settings.model, folder_of(index.uri)
-    place = folder / own if folder is not None and own == MODEL else Path(own)
-    named = own and (place / WEIGHTS_FILE).is_file()
-    theirs = (model_folder(model) / WEIGHTS_FILE).read_bytes()
-    if not named or (place / WEIGHTS_FILE).read_bytes() != theirs:
-        goes = f"the model in {place}" if own else "the untouched encoder"
-        raise UserError(
-            f"{index.uri} goes with {goes}, not with {model}: leave --model out (searches may name "
-            "any model of the encoder), or make a new index"
-        )
-
-
 def _forget(options: argparse.Namespace) -> None:
     """Remove a source's photos."""
     from freestyle.search.fill import Summary
     from freestyle.search.plan import of_source
 
-    index = _open(options)
+    index = existing(options)
     if index is None:
         raise UserError(f"there is no index at {options.out}: check --out")
     with index.writing(wait=options.wait):
@@ -328,19 +183,42 @@ def _forget(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from freestyle.search.import_vectors import import_vectors
+    from freestyle.search.clip_retrieval import open_embeddings
+    from freestyle.search.import_vectors import Places, compare, import_vectors
+    from freestyle.search.photo_encoder import NO_VIEWS
+    from freestyle.search.sources import parse_source
 
-    choice = _choice(options, _open(options))
-    summary = import_vectors(
-        options,
-        choice,
-        lambda settings: _open(options) or _create(_uri(options), settings, options),
-    )
+    embeddings = open_embeddings(Path(options.import_from))
+    roots = {name: path.absolute() for name, path in map(parse_source, options.photos)}
+    places = Places(embeddings.folder.resolve().name, roots)
+    index, made = existing(options), embeddings.settings
+    if not (options.encoder or options.model or index or made):
+        raise UserError("--encoder is missing: name the encoder that made the embeddings")
+    if made and not (options.encoder or options.model or index):
+        options.encoder = made.encoder
+    views = made.views if made else ""
+    encoder = replace(choose(options, index), views=views or NO_VIEWS).build()
+    encoder.thumbnail = index.settings.thumbnail if index else options.thumbnail
+    name, width = encoder.model.encoder.name, encoder.model.encoder.embed_dim
+    if embeddings.width != width:
+        raise UserError(
+            f"{embeddings.folder} holds vectors of {embeddings.width} numbers, {name} makes "
+            f"{width}: name the --encoder that made them"
+        )
+    compared = 0 if options.trust else compare(embeddings, places, encoder)
+    index = agreeing(index, options, encoder, choose(options, index))
+    with index.writing(wait=options.wait):
+        summary = import_vectors(index, embeddings, places, quiet=options.quiet)
+    index.close()
     _report(summary, options)
+    if not options.quiet and options.json != "-":
+        taken = "no photo was at hand to compare, so this is taken on your word"
+        looked = f"{compared} photos embedded anew agree" if compared else taken
+        _say(f"made by {encoder.settings().weights}: {looked}")
 
 
 def _export(options: argparse.Namespace) -> None:
-    from freestyle.search.export_vectors import export_vectors
+    from freestyle.search.clip_retrieval import export_vectors
     from freestyle.search.index import open_index
 
     if len(options.photos) != 1:

@@ -187,4 +187,5 @@ def _log_to_stderr() -> None:
     logger = logging.getLogger("freestyle.serve")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # strangers' bad HTTP is no news
+    for name in ("uvicorn.error", "python_multipart"):  # strangers' bad requests are no news
+        logging.getLogger(name).setLevel(logging.CRITICAL)

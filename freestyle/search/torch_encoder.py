@@ -121,23 +121,13 @@ class TorchQueryEncoder:
     def _batch(self, images: Sequence[Image.Image]) -> Encoded:
         model = self.model
         pixels = torch.stack([model.encoder.preprocess(image) for image in images])
-        features, codes = self._prepare(pixels.to(model.device))
+        features, codes = prepare(model, pixels.to(model.device))
         rows = model.complete_query(model.query_from(features, codes), codes)
         return Encoded(
             rows=rows.float().cpu().numpy(),
             styles=self._styles(codes, len(images)),
             places=None if codes is None else model.space.weights(codes).cpu().numpy(),
         )
-
-    def _prepare(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """``model.prepare`` with all framings in one pass: ``(B, F * E)`` and codes."""
-        model = self.model
-        if model.uses_tokens or len(model.framings) == 1:
-            return model.prepare(pixels)
-        codes = model.reader(pixels) if model.reader is not None else None
-        views = torch.cat([view(pixels, framing) for framing in model.framings])  # (F * B, ...)
-        rows = model.encoder.embed_image(views).unflatten(0, (len(model.framings), -1))
-        return rows.transpose(0, 1).flatten(1), codes
 
     def _styles(self, codes: Tensor | None, batch: int) -> tuple[dict[str, float], ...]:
         """Probabilities by the calibration's gate, which alone knows the styles by name."""
@@ -151,6 +141,16 @@ class TorchQueryEncoder:
             {**dict(zip(names, row, strict=True)), OTHER: max(0.0, 1.0 - sum(row))}
             for row in shares
         )
+
+
+def prepare(model: FreestyleRet, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+    """``model.prepare`` with all framings in one pass: ``(B, F * E)`` and codes."""
+    if model.uses_tokens or len(model.framings) == 1:
+        return model.prepare(pixels)
+    codes = model.reader(pixels) if model.reader is not None else None
+    views = torch.cat([view(pixels, framing) for framing in model.framings])  # (F * B, ...)
+    rows = model.encoder.embed_image(views).unflatten(0, (len(model.framings), -1))
+    return rows.transpose(0, 1).flatten(1), codes
 
 
 def gallery_tag(model: FreestyleRet) -> str:

@@ -73,6 +73,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,  # it would load scripts of another host
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the request's Host header
     )
     app.state.service = service
     app.state.page = page_files()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,6 @@ from freestyle.search.server.refusal import Refusal
 if TYPE_CHECKING:
     from freestyle.search.searcher import Query, Searcher, SearchResult
 
-logger = logging.getLogger("freestyle.serve")
 PRIVATE = ("origin", "offset")
 """What an index knows of photos and nobody outside needs: where they lie on this machine."""
 
@@ -47,15 +45,8 @@ class Service:
         """Start processes and thread, and pay what only the first query costs."""
         self.metrics.photos.set(len(self.searcher.index))
         await self.decoder.start()
+        await asyncio.to_thread(self.searcher.warm_up)
         self.batcher.start()
-        from freestyle.search.searcher import Part, Query
-
-        grey = Image.new("RGB", (64, 64), "grey")
-        for part in (Part(text="warm"), Part(image=grey)):
-            try:
-                await self.batcher.submit(Query((part,), top=1), 1)
-            except UserError as error:  # an empty index is served all the same
-                logger.warning("the first search says: %s", error)
 
     async def close(self) -> None:
         """Finish what was accepted, then end."""

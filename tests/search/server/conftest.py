@@ -23,6 +23,7 @@ def load(name):
 
 
 gallery = load("gallery")
+load("fuzz_cases")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ values go to ``create_app``.
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
 from pathlib import Path
 
@@ -21,8 +23,9 @@ from freestyle.search.server.limits import Limits
 if __name__ == "__main__":
     options = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
     limits = Limits(**{"rate": 0, **options.pop("limits", {})})
+    logging.disable(logging.WARNING)
     listener = running.listen("127.0.0.1", 0)
     searcher = open_searcher(Path(sys.argv[1]), options.pop("delay", 0.0))
     app = create_app(searcher, limits=limits, **options)
-    say = lambda: print(listener.getsockname()[1], flush=True)
+    say = lambda: os.write(1, b"%d\n" % listener.getsockname()[1])
     running.serve(app, listener, limits, started=say)

@@ -1,4 +1,4 @@
-"""Queries that come together are answered together; the queue is short; who leaves costs nothing."""
+"""Queries that come together are answered together; the queue is short; leaving costs nothing."""
 
 from __future__ import annotations
 

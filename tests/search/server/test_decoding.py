@@ -1,4 +1,4 @@
-"""Strangers' pictures: the same pixels as from a file, or a refusal; bombs end their process only."""
+"""Strangers' pictures: the same pixels as from a file, or a refusal; bombs harm nobody."""
 
 from __future__ import annotations
 

@@ -67,7 +67,9 @@ def received(connection, seconds=20):
     return data, time.monotonic() - start
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_end_finishes_what_was_accepted(live, number):
     server = live(delay=0.6, limits={"batch_parts": 1})
     half = socket.create_connection(("127.0.0.1", server.port))
@@ -100,7 +102,7 @@ def test_concurrent_queries_are_batched(live):
     assert all(v["hits"][0]["metadata"]["folder"] == "red" for _, v, _ in answers)
     searches = metric(server, "freestyle_batch_queries_sum")
     batches = metric(server, "freestyle_batch_queries_count")
-    assert searches - 2 == 8 and batches - 2 <= 4  # two searches warm the server up
+    assert searches == 8 and batches <= 4
 
 
 def test_back_pressure(live):
@@ -116,12 +118,14 @@ def test_back_pressure(live):
     assert metric(server, 'freestyle_rejected_total{reason="queue_full"}') == statuses.count(503)
 
 
+@pytest.mark.slow
 def test_in_flight_is_bounded(live):
     server = live(delay=0.3, limits={"in_flight": 2})
     statuses = [a[0] for a in together(8, lambda number: search(server, f"red {number}"))]
     assert set(statuses) == {200, 503} and statuses.count(200) <= 4
 
 
+@pytest.mark.slow
 def test_search_that_takes_too_long(live):
     server = live(delay=0.5, limits={"seconds": 0.2})
     status, values, headers = search(server, "slow")
@@ -145,6 +149,7 @@ def test_client_that_leaves_costs_no_search(live):
     assert metric(server, 'freestyle_requests_total{route="/search",status="499"}') == 3
 
 
+@pytest.mark.slow
 def test_slow_heads_and_bodies(live):
     server = live(limits={"head_seconds": 0.5, "body_seconds": 0.7})
     silent = socket.create_connection(("127.0.0.1", server.port))
@@ -176,6 +181,7 @@ def test_slow_heads_and_bodies(live):
     assert search(server)[0] == 200
 
 
+@pytest.mark.slow
 def test_connections_are_bounded(live):
     server = live(limits={"connections": 5})
     held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
@@ -189,6 +195,7 @@ def test_connections_are_bounded(live):
     assert search(server)[0] == 200
 
 
+@pytest.mark.slow
 def test_large_body_gets_its_answer(live):
     """The refusal is readable although the client was still sending."""
     server = live(limits={"body": 100_000})
@@ -204,9 +211,9 @@ def test_large_body_gets_its_answer(live):
     "data",
     [
         b"\x00\x01\x02\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/x\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",  # no host
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000,
         b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
         b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
         b"Content-Length: 6\r\n\r\nhello",
