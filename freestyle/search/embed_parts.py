@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,10 +87,13 @@ class PartEmbedder:
     def _picture(self, part: Part, seen: _Seen) -> EmbeddedPart:
         return self._put_together(part, seen.row, seen.row[None], seen.styles, seen.place)
 
-    def _photo(self, part: Part, photos: dict[str, tuple[np.ndarray, np.ndarray]]):
+    def _photo(
+        self, part: Part, photos: dict[str, tuple[np.ndarray, np.ndarray, str]]
+    ) -> EmbeddedPart | UserError:
         if part.photo not in photos:
             return UserError(f"there is no photo '{part.photo}' here: take an id from a result")
-        return self._put_together(part, *photos[part.photo])
+        vector, elements, name = photos[part.photo]
+        return self._put_together(replace(part, name=part.name or name), vector, elements)
 
     def _put_together(
         self,
@@ -144,8 +147,8 @@ class PartEmbedder:
                 self._pictures.put(key, known[key])
         return found | {part: known[key] for part, key in keys.items()}
 
-    def _look_up(self, ids: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Rows and sets of stored photos, by id; unknown ones are missing.
+    def _look_up(self, ids: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray, str]]:
+        """Rows, sets and names of stored photos, by id; unknown ones are missing.
 
         A photo has no query's columns: as a query it is of no trained style.
         """
@@ -155,13 +158,15 @@ class PartEmbedder:
         try:
             vectors = self.index.vectors(ids)
             sets = self.index.atoms(ids) if self.index.settings.atoms else vectors[:, None]
+            told = self.index.metadata(ids)
         except KeyError:
             if len(ids) == 1:
                 return {}
             return {key: value for each in ids for key, value in self._look_up([each]).items()}
         columns = self.encoder.complete(vectors[:1]).shape[1] - vectors.shape[1]
         rows = np.pad(vectors.astype(np.float32), ((0, 0), (0, columns)))
-        return {each: (rows[i], sets[i]) for i, each in enumerate(ids)}
+        names = [str(photo.get("name") or "photo") for photo in told]
+        return {each: (rows[i], sets[i], names[i]) for i, each in enumerate(ids)}
 
 
 def elements_of(text: str) -> list[str]:

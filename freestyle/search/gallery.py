@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from freestyle.search.query_encoder import QueryEncoder
 
 GROWTH = 0.1  # of the photos, by which an index may change before it is sampled anew
-RIDGE = 1e-3  # penalty of the linear function, relative to the vectors' mean square
 NOTHING = 1e-6  # deviation relative to the scores' size, below which it is rounding
 KEPT = 100_000  # photos whose columns are kept: some 30 MB
 
@@ -34,8 +33,6 @@ class Gallery:
     Attributes:
         count: Number of photos at the last :meth:`refresh`.
         sample: The sampled photos.
-        slopes: ``(C, E)``: the linear function of a frozen vector that comes nearest to a
-            calibration's columns.
     """
 
     def __init__(
@@ -45,7 +42,6 @@ class Gallery:
         self.size = max(2, sample)
         self.count, self._counted = 0, 0
         self.sample: Photos | None = None
-        self.slopes = np.zeros((0, index.settings.width), np.float32)
         self._columns: Recent[np.ndarray] = Recent(KEPT)
 
     def refresh(self) -> None:
@@ -59,7 +55,6 @@ class Gallery:
             raise UserError(f"{self.index.uri} is empty: fill it with freestyle index")
         if self.sample is None or abs(self.count - self._counted) > GROWTH * self._counted:
             self.sample = self._sampled()
-            self.slopes = _slopes(self.sample.vectors, self.encoder.width)
             self._counted = self.count
 
     def _sampled(self) -> Photos:
@@ -100,20 +95,3 @@ class Gallery:
                 found[row] = columns.copy()
                 self._columns.put(hash(keys[row]), found[row])
         return np.concatenate([vectors.astype(np.float32), np.stack(found)], axis=1)
-
-
-def _slopes(vectors: np.ndarray, width: int) -> np.ndarray:
-    """Ridge regression of columns ``(S, C)`` on vectors ``(S, E)``: slopes ``(C, E)``.
-
-    In the dual form, since a sample has fewer photos than a vector has dimensions.
-    """
-    photos, columns = vectors[:, :width].astype(np.float64), vectors[:, width:].astype(np.float64)
-    if not columns.shape[1]:
-        return np.zeros((0, width), np.float32)
-    centred = photos - photos.mean(axis=0)
-    products = centred @ centred.T  # (S, S)
-    penalty = RIDGE * max(float(np.trace(products)), 1e-12) / len(products)
-    solved = np.linalg.solve(
-        products + penalty * np.eye(len(products)), columns - columns.mean(axis=0)
-    )  # (S, C)
-    return (solved.T @ centred).astype(np.float32)

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from freestyle.errors import UserError
+
 if TYPE_CHECKING:
     from freestyle.search.index import Index
     from freestyle.search.query_encoder import QueryEncoder
@@ -26,8 +28,6 @@ def open_encoder(
     Raises:
         UserError: If it cannot be read, or both are given.
     """
-    from freestyle.errors import UserError
-
     if model is not None and onnx is not None:
         raise UserError("both a model and an exported encoder are given: leave one out")
     if onnx is not None:
@@ -44,16 +44,13 @@ def open_encoder(
 
 def model_of(index: Index) -> str:
     """Folder or hub id of the query model that an index names; empty where it names none."""
+    from freestyle.search.index import SERVERS, split_uri
+
     named = index.settings.model
-    if not named:
-        return ""
-    inside = Path(index.uri.partition(":")[2] if is_scheme(index.uri) else index.uri) / named
-    return str(inside) if inside.is_dir() else named
-
-
-def is_scheme(uri: str) -> bool:
-    """Whether a URI begins with ``lance:`` or ``exact:`` rather than being a plain path."""
-    return uri.partition(":")[0] in ("lance", "exact")
+    scheme, place = split_uri(index.uri)
+    if named and scheme not in SERVERS and (Path(place) / named).is_dir():
+        return str(Path(place) / named)
+    return named
 
 
 def refuse_other_encoder(index: Index, encoder: QueryEncoder) -> None:

@@ -29,7 +29,8 @@ class Part:
         image: A picture in any style, in memory or a file.
         photo: Id of a photo of the index, whose stored vector is taken.
         weight: At least 0, beside the other parts'.
-        exclude: Whether photos like this part are pushed down instead of up.
+        exclude: Whether photos that are more like this part than an ordinary photo are pushed
+            down, instead of photos like it up.
         name: For the reasons and the table; made from the part where empty.
 
     Raises:
@@ -185,3 +186,12 @@ class SearchResult:
         values["hits"], values["parts"] = list(values["hits"]), list(values["parts"])
         values["milliseconds"] = {k: round(v, 2) for k, v in self.milliseconds.items()}
         return values
+
+
+def signed(value: float) -> str:
+    """A standardised score for people.
+
+    >>> signed(1.26), signed(-0.04)
+    ('+1.3', '+0.0')
+    """
+    return f"{round(value, 1) + 0.0:+.1f}"

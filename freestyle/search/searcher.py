@@ -1,13 +1,10 @@
 """Questions to an index: parts become one vector, the nearest photos are scored exactly.
 
 A weighted sum of inner products is one inner product, so a query of any number of parts is *one*
-nearest-neighbour search by the sum of its parts' vectors, excluded ones with a minus. That is stage
-one; it knows the photos' frozen vectors only. Stage two takes the best N of it, completes their
-vectors with the calibration's columns, compares their sets with every part's
-(:mod:`freestyle.search.scoring`) and orders them anew.
-
-What a calibration lowers a photo by is no inner product with its frozen vector, but over a sample
-of the gallery it is nearly a linear function of it; stage one adds that function to the query.
+nearest-neighbour search by the sum of its parts' vectors. That is stage one; it knows the photos'
+frozen vectors only. Stage two takes the best N of it, completes their vectors with the
+calibration's columns, compares their sets with every part's (:mod:`freestyle.search.scoring`),
+lowers what is like excluded parts (:mod:`freestyle.search.planning`) and orders them anew.
 
 Fusion ``sum`` adds the parts' scores; ``zscore`` first divides each by its deviation over a fixed
 sample of the gallery, which is also linear. Photos that are themselves parts of a query ("more
@@ -156,6 +153,16 @@ class Searcher:
                 raise outcome
         return outcomes
 
+    def warm_up(self) -> None:
+        """Load what the first query would wait for: networks, tokenizer, the gallery's sample."""
+        from PIL import Image
+
+        with self._lock:
+            self.encoder.embed_images([Image.new("RGB", (64, 64), "white")])
+            self.encoder.embed_texts(["warm"])
+            if len(self.index):
+                self.gallery.refresh()
+
     def close(self) -> None:
         """Close the index."""
         self.index.close()
@@ -175,7 +182,7 @@ class Searcher:
                 outcomes[number] = wrong
                 continue
             own = [rows[id(part)] for part in parts]
-            how = {"gallery": self.gallery, "fusion": self.fusion, "rerank": self.rerank}
+            how = {"width": self.encoder.width, "fusion": self.fusion, "rerank": self.rerank}
             try:
                 plans[number] = make_plan(query, parts, means[own], deviations[own], **how)
             except UserError as error:

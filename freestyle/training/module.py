@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any, Literal
 
@@ -29,6 +28,7 @@ from freestyle.training.caches import FrozenCaches
 from freestyle.training.data import RetrievalData
 from freestyle.training.losses import StepPhotos, gallery_cross_entropy, retrieval_loss
 from freestyle.training.photos import embed_gallery, embed_photos
+from freestyle.training.schedule import optimiser_and_schedule
 
 
 class RetrievalModule(L.LightningModule):
@@ -173,42 +173,7 @@ class RetrievalModule(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW with linear warm-up and cosine decay to zero, per step."""
-        named = self.model.trained_parameters()
-        groups = [
-            {"params": [p for k, p in named.items() if k.startswith("query_map")]},
-            {"params": [p for k, p in named.items() if not k.startswith("query_map")]},
-        ]
-        groups[0]["lr"] = self.map_learning_rate
-        groups = [group for group in groups if group["params"]]
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
-        total = self._total_steps()
-        rising = max(1, round(self.warmup * total))
-
-        def rate(step: int) -> float:
-            if step < rising:
-                return (step + 1) / rising
-            return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def _total_steps(self) -> int:
-        """Optimiser steps of the whole run.
-
-        Not ``trainer.estimated_stepping_batches``: that makes the loaders before the checkpoint's
-        loop state is there, and a resumed epoch would begin anew.
-        """
-        trainer = self.trainer
-        batches = self.data.batches_per_epoch(trainer.world_size)
-        limit = trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        steps = math.ceil(batches / trainer.accumulate_grad_batches) * (trainer.max_epochs or 0)
-        if trainer.max_steps > 0:
-            steps = min(steps, trainer.max_steps) if steps > 0 else trainer.max_steps
-        return max(1, steps)
+        return optimiser_and_schedule(self)
 
     # -- a prompted gallery ------------------------------------------------------------------
 

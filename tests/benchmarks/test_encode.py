@@ -89,3 +89,11 @@ def test_exit_codes(encode, capsys):
     assert encode.main(["--encoders=random:nothing"]) == 2
     assert encode.main([*TINY, "--repeats=0"]) == 2
     assert "error" in capsys.readouterr().err
+
+
+def test_both_forms_of_the_mini_are_timed(encode):
+    tokens, default = encode.build_model(encode.MINI), encode.build_model(encode.DEFAULT)
+    assert tokens.uses_tokens and len(tokens.framings) == 1
+    assert not default.uses_tokens and len(default.framings) == 2
+    found = encode.measure(encode.DEFAULT, batch_size=1, repeats=1, warmup=0)
+    assert found.prompted > found.reader > 0 and found.tokens > 0

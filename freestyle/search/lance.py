@@ -1,0 +1,358 @@
+"""The default back end, ``my.index`` or ``lance:my.index``: a folder of LanceDB.
+
+One table, whose every version is whole: an upsert is one version, and killed writers leave none.
+Photos are found by an inverted file of RaBitQ codes (IVF_RQ) from :data:`INDEXED` photos on, and by
+comparing all before; the candidates' scores are then computed anew from their vectors, so that they
+are exact and equal ones are ordered by id. Sets are fetched by id for a second stage; LanceDB's own
+multi-vector search is not used, since its index misses too much.
+
+LanceDB runs threads of its own: a process that has an index open must not fork (spawn instead).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from freestyle.errors import UserError
+from freestyle.search.columns import OWN, checked, checked_queries
+from freestyle.search.folder import IndexFolder
+from freestyle.search.ranking import SLACK, ranked, sampled
+from freestyle.search.records import Fingerprint, Hits, IndexSettings, PhotoRecord
+from freestyle.search.rows import (
+    FINGERPRINT,
+    further_types,
+    given_text,
+    schema,
+    to_batch,
+    to_fingerprints,
+    to_metadata,
+    to_record,
+)
+from freestyle.search.sql import ids_sql, where_sql
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from freestyle.search.filters import Filter
+
+NAME = "lance"
+TABLE = "photos"
+INDEXED = 20_000  # photos from which a search reads an index instead of comparing all
+KEYED = 1_000  # photos from which ids are looked up in an index
+REGROWN = 4  # times as many photos as the index was trained on: train it anew
+PARTITION = 1_000  # photos to a partition of the inverted file, about
+PROBED = 20  # partitions read per query
+CANDIDATES = 100  # whose scores are computed exactly, at least; and ten per result
+TIES = 10_000  # equal scores at the last place that are still put in order
+KEPT = timedelta(minutes=10)  # how long old versions stay, for readers in the middle of them
+LOOKED_UP = 500  # ids in one query
+
+
+class LanceIndex:
+    """An index in a LanceDB folder; see :class:`freestyle.search.index.Index`.
+
+    Any number of threads may search one object; one of them may write.
+    """
+
+    def __init__(self, uri: str, path: Path) -> None:
+        self.uri = uri
+        self._folder = IndexFolder(path)
+        _, self.settings = self._folder.read()
+        self._path = path
+        self._process = os.getpid()
+        with self._reading():
+            self._opened = connect(path).open_table(TABLE)
+            self._check_schema()
+
+    @classmethod
+    def create(cls, uri: str, path: Path, settings: IndexSettings) -> LanceIndex:
+        """Make an empty index.
+
+        Raises:
+            UserError: If the folder is taken, or cannot be written to.
+        """
+        left = {f"{TABLE}.lance"}
+        folder = IndexFolder(path)
+        folder.refuse_taken(left)
+        with folder.writing(wait=True):
+            folder.refuse_taken(left)
+            with changing(path):
+                fields = table_schema({}, settings)
+                connect(path).create_table(TABLE, schema=fields, mode="overwrite")
+            folder.create(NAME, settings, left)
+        return cls(uri, path)
+
+    def __len__(self) -> int:
+        with self._reading() as table:
+            return table.count_rows()
+
+    @contextlib.contextmanager
+    def writing(self, *, wait: bool = False) -> Iterator[None]:
+        """Hold the right to write; it goes back by itself when the process dies."""
+        with self._folder.writing(wait=wait):
+            yield
+
+    def upsert(self, photos: Sequence[PhotoRecord]) -> None:
+        """Add photos in one version, replacing those of equal id."""
+        import pyarrow as pa
+
+        self._folder.require_writing()
+        known = self._types()
+        photos, extras, types = checked(photos, self.settings, known)
+        if not photos:
+            return
+        batch = to_batch(photos, extras, types)
+        columns = [*batch.columns, fixed_lists([p.vector for p in photos], np.float32)]
+        if self.settings.atoms:
+            columns.append(fixed_lists([np.ravel(p.atoms) for p in photos], np.float16))
+        fields = table_schema(types, self.settings)
+        with self._changing() as table:
+            new = {name: kind for name, kind in types.items() if name not in known}
+            if new:
+                names = set(schema(new).names) - set(schema({}).names)
+                table.add_columns(pa.schema([f for f in fields if f.name in names]))
+            merge = table.merge_insert("id").when_matched_update_all()
+            merge.when_not_matched_insert_all().execute(pa.table(columns, schema=fields))
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Remove photos in one version; unknown ids are passed over."""
+        self._folder.require_writing()
+        if not ids:
+            return 0
+        with self._changing() as table:
+            return table.delete(ids_sql(sorted(set(ids)))).num_deleted_rows
+
+    def optimise(self) -> None:
+        """Merge small files, index what is not, and remove versions older than :data:`KEPT`."""
+        from lancedb.index import BTree, IvfRq
+
+        self._folder.require_writing()
+        with self._changing() as table:
+            rows = table.count_rows()
+            indexed = {i.columns[0]: table.index_stats(i.name) for i in table.list_indices()}
+            # nobody else writes, so what no version names is a killed writer's
+            table.optimize(cleanup_older_than=KEPT, delete_unverified=True)
+            if rows >= KEYED and "id" not in indexed:
+                table.create_index("id", config=BTree())
+            found = indexed.get("vector")
+            if rows >= INDEXED and (found is None or rows > REGROWN * found.num_indexed_rows):
+                parts = max(1, rows // PARTITION)
+                table.create_index("vector", config=IvfRq("dot", num_partitions=parts))
+
+    def fingerprints(self) -> dict[str, Fingerprint]:
+        """By id, what tells whether photos have changed."""
+        return to_fingerprints(self._scan(FINGERPRINT))
+
+    def search(self, queries: np.ndarray, k: int, where: Filter | None = None) -> list[Hits]:
+        """The k photos of the largest inner product with each query, as far as the index finds.
+
+        Below :data:`INDEXED` photos these are all; of equal scores at the last place the smallest
+        ids are found among the first :data:`TIES`.
+        """
+        queries = checked_queries(queries, k, self.settings.width, self.uri)
+        sql = where_sql(where) if where else None
+        with self._reading() as table:
+            return [self._nearest(table, query, k, sql) for query in queries]
+
+    def vectors(self, ids: Sequence[str]) -> np.ndarray:
+        """Pooled embeddings ``(N, E)`` float32."""
+        table, rows = self._look_up(ids, ["vector"])
+        return matrix(table["vector"], self.settings.width)[rows]
+
+    def atoms(self, ids: Sequence[str]) -> np.ndarray:
+        """Sets ``(N, M, E)`` float16."""
+        width, size = self.settings.width, self.settings.atoms
+        if not size:
+            self._look_up(ids, [])
+            return np.empty((len(ids), 0, width), dtype=np.float16)
+        table, rows = self._look_up(ids, ["atoms"])
+        return matrix(table["atoms"], size * width)[rows].reshape(-1, size, width)
+
+    def metadata(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """What is known of each photo but its arrays and pictures."""
+        names = [n for n in schema(self._types()).names if n not in ("id", "thumbnail")]
+        table, rows = self._look_up(ids, names)
+        found = [to_metadata(row) for row in table.to_pylist()]
+        return [dict(found[row]) for row in rows]
+
+    def thumbnail(self, id: str) -> bytes:
+        """WebP bytes; empty where there is none."""
+        table, rows = self._look_up([id], ["thumbnail"])
+        return table["thumbnail"][int(rows[0])].as_py()
+
+    def sample(self, count: int, seed: int = 0) -> list[str]:
+        """Up to ``count`` different ids, the same for the same content and seed."""
+        return sampled(self._ids(), count, seed)
+
+    def records(self, batch_size: int = 1000) -> Iterator[list[PhotoRecord]]:
+        """All photos, ordered by id; those that go meanwhile are left out."""
+        order = sorted(self._ids())
+        for start in range(0, len(order), batch_size):
+            names = order[start : start + batch_size]
+            table, rows = self._look_up(names, None, missing=False)
+            if not len(rows):
+                continue
+            width, size = self.settings.width, self.settings.atoms
+            vectors, sets = matrix(table["vector"], width)[rows], None
+            if size:
+                sets = matrix(table["atoms"], size * width)[rows].reshape(-1, size, width)
+            kept = [n for n in table.column_names if n not in ("vector", "atoms")]
+            plain = table.select(kept).to_pylist()
+            yield [
+                to_record(plain[row], vectors[at].copy(), None if sets is None else sets[at].copy())
+                for at, row in enumerate(rows)
+            ]
+
+    def columns(self) -> dict[str, type]:
+        """Names and Python types of the columns that filters may read."""
+        return {**self._types(), **OWN}
+
+    def close(self) -> None:
+        """Let go of the table."""
+        self._opened = None
+
+    def _nearest(self, table: Any, query: np.ndarray, k: int, sql: str | None) -> Hits:
+        limit = max(10 * k, CANDIDATES)
+        while True:
+            search = table.search(query, vector_column_name="vector").distance_type("dot")
+            search = search.minimum_nprobes(PROBED).maximum_nprobes(0)
+            search = search.select(["id", "vector", "_distance"]).limit(limit)
+            found = (search.where(sql) if sql else search).to_arrow()
+            vectors = matrix(found["vector"], self.settings.width)
+            ids = [given_text(name) for name in found["id"].to_pylist()]
+            hits = ranked(ids, vectors, query, k)
+            if len(found) < limit or limit > k + TIES:
+                return hits
+            worst = 1 - found["_distance"].to_numpy().max()  # dot distance is 1 - inner product
+            if worst < hits.scores[-1] - SLACK * np.linalg.norm(query):
+                return hits
+            limit *= 4
+
+    def _look_up(
+        self, ids: Sequence[str], names: list[str] | None, *, missing: bool = True
+    ) -> tuple[pa.Table, np.ndarray]:
+        """Some columns (None: all) of photos, and the row of each id in them.
+
+        Raises:
+            KeyError: At an unknown id, unless ``missing`` is False: then it is left out.
+        """
+        import pyarrow as pa
+
+        wanted, tables = sorted(set(ids)), []
+        with self._reading() as table:
+            select = table.schema.names if names is None else ["id", *names]
+            for start in range(0, len(wanted), LOOKED_UP) or [0]:
+                some = wanted[start : start + LOOKED_UP]
+                search = table.search().where(ids_sql(some) if some else "false")
+                tables.append(search.select(select).limit(None).to_arrow())
+        found = pa.concat_tables(tables)
+        places = {given_text(n): row for row, n in enumerate(found["id"].to_pylist())}
+        rows = [places[name] for name in ids if missing or name in places]
+        return found, np.array(rows, dtype=int)
+
+    def _scan(self, names: Sequence[str]) -> pa.Table:
+        with self._reading() as table:
+            return table.search().select(list(names)).limit(None).to_arrow()
+
+    def _ids(self) -> list[str]:
+        return [given_text(name) for name in self._scan(["id"])["id"].to_pylist()]
+
+    def _types(self) -> dict[str, type]:
+        with self._reading() as table:
+            return further_types(table.schema)
+
+    def _check_schema(self) -> None:
+        wanted = table_schema({}, self.settings)
+        found = self._opened.schema
+        if any(f.name not in found.names or found.field(f.name).type != f.type for f in wanted):
+            raise ValueError("its columns are not the settings'")
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Any]:
+        """The table; what goes wrong becomes one sentence."""
+        self._refuse_fork()
+        try:
+            yield getattr(self, "_opened", None)
+        except (UserError, KeyError):
+            raise
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"the index at {self._path} is damaged ({brief(error)}): make it again with "
+                "freestyle index"
+            ) from error
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[Any]:
+        self._refuse_fork()
+        with changing(self._path):
+            yield self._opened
+
+    def _refuse_fork(self) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"the index at {self._path} was opened before a fork: open it in the process that "
+                "uses it, and start processes by spawning"
+            )
+
+
+@contextlib.contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Make one sentence of what goes wrong in a change."""
+    try:
+        yield
+    except (UserError, KeyError):
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"cannot write to the index at {path} ({brief(error)}): make room, give yourself the "
+            "right to, or make it again"
+        ) from error
+
+
+def brief(error: Exception) -> str:
+    """The first line of what a library says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def connect(path: Path) -> Any:
+    """A connection whose every read sees the newest version."""
+    try:
+        import lancedb
+    except ImportError as error:
+        raise UserError(
+            "the default index needs LanceDB: pip install lancedb, or use exact:FOLDER"
+        ) from error
+    return lancedb.connect(path, read_consistency_interval=timedelta(0))
+
+
+def table_schema(types: dict[str, type], settings: IndexSettings) -> pa.Schema:
+    """All columns: those of :func:`~freestyle.search.rows.schema`, vectors, flattened sets."""
+    import pyarrow as pa
+
+    fields = schema(types).append(pa.field("vector", pa.list_(pa.float32(), settings.width)))
+    if settings.atoms:
+        size = settings.atoms * settings.width
+        fields = fields.append(pa.field("atoms", pa.list_(pa.float16(), size)))
+    return fields
+
+
+def fixed_lists(arrays: Sequence[np.ndarray], dtype: type) -> pa.Array:
+    """Rows of equal length as an Arrow column."""
+    import pyarrow as pa
+
+    rows = np.stack(arrays).astype(dtype, copy=False)
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+
+
+def matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    """An Arrow column of equally long lists as rows ``(N, width)``."""
+    chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    dtype = column.type.value_type.to_pandas_dtype()
+    return np.concatenate([np.empty(0, dtype), *chunks]).reshape(-1, width)
