@@ -66,11 +66,11 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     return from_square(to_square(image, preprocessing))
 
 
-def from_square(square: np.ndarray) -> Tensor:
+def from_square(square: np.ndarray | Tensor) -> Tensor:
     """8-bit pixels ``(..., S, S, 3)`` to float32 in [0, 1], ``(..., 3, S, S)``."""
     import torch
 
-    return torch.from_numpy(square).movedim(-1, -3).float() / 255
+    return torch.as_tensor(square).movedim(-1, -3).float() / 255
 
 
 def to_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
