@@ -14,7 +14,6 @@ from importlib import import_module
 from freestyle.allocator import keep_freed_memory
 from freestyle.errors import UserError
 
-
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("freestyle.demo", "train on DSR-Emoji and print the Recall@K table"),
     "bench": (
@@ -45,7 +44,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "serve": (
         "freestyle.search.serve_command",
-        "answer searches over HTTP, with a page: freestyle serve my.index",
+        "a page and an HTTP interface: freestyle serve my.index",
+    ),
+    "export": (
+        "freestyle.search.export_command",
+        "what embeds queries, without torch: freestyle export --model FOLDER",
     ),
 }
 """By name: the module whose ``main(args)`` it is, loaded when called, and what it does."""
