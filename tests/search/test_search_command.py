@@ -159,9 +159,8 @@ def test_a_page_says_everything_escaped():
         Hit(name, 0.5, (1.0, -2.0), evil, {"path": evil, "caption": evil})
         for name in ("kept", "gone", "lost")
     )
-    text = page(
-        query, SearchResult(hits, readings, {"total": 1.0}, 9), OneThumbnail(buffer.getvalue())
-    )
+    result = SearchResult(hits, readings, {"total": 1.0}, 9)
+    text = page(query, result, OneThumbnail(buffer.getvalue()))
     assert "<img src=x" not in text
     seen = Seen(text)
     assert seen.tags.count("img") == 2 and seen.texts.count("no picture") == 2
