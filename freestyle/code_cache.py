@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,14 +20,10 @@ from torch import Tensor
 
 from freestyle.encoders.base import Preprocessing
 from freestyle.errors import UserError
+from freestyle.files import cache_folder as default_folder
 from freestyle.files import write_atomically
 
 logger = logging.getLogger(__name__)
-
-
-def default_folder() -> Path:
-    """``$FREESTYLE_CACHE`` or ``~/.cache/freestyle``."""
-    return Path(os.environ.get("FREESTYLE_CACHE") or Path.home() / ".cache" / "freestyle")
 
 
 class CodeCache:

@@ -1,4 +1,4 @@
-"""Atomic writes: a file is either the old one or the whole new one, never half of it."""
+"""Atomic writes: a file is either the old one or the whole new one, never half of it; the cache."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from freestyle.errors import UserError
+
+
+def cache_folder() -> Path:
+    """``$FREESTYLE_CACHE`` or ``~/.cache/freestyle``."""
+    return Path(os.environ.get("FREESTYLE_CACHE") or Path.home() / ".cache" / "freestyle")
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:

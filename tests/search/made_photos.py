@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from qdrant_client import QdrantClient
 
 from freestyle.search.index import create_index, open_index
+from freestyle.search.qdrant import QdrantIndex
 from freestyle.search.records import IndexSettings, PhotoRecord, photo_id
 
 WIDTH, ATOMS = 16, 3
@@ -67,14 +69,21 @@ class BackEnd:
 
     def __init__(self, name, folder):
         self.name, self.folder = name, folder
+        self.client = QdrantClient(":memory:") if name == "qdrant" else None
 
     def uri(self, name="my index ü"):
+        if self.client is not None:  # of the test's own, so that the locks are too
+            return f"qdrant://memory/{self.folder.name}-{name.split()[0]}"
         return f"{self.name}:{self.folder / name}"
 
     def create(self, settings=SETTINGS, name="my index ü"):
+        if self.client is not None:
+            return QdrantIndex.create(self.uri(name), settings, self.client)
         return create_index(self.uri(name), settings)
 
     def open(self, name="my index ü"):
+        if self.client is not None:
+            return QdrantIndex.open(self.uri(name), self.client)
         return open_index(self.uri(name))
 
     def filled(self, photos, settings=SETTINGS, name="my index ü"):

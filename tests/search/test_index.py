@@ -20,7 +20,7 @@ BackEnd, make_photo, make_photos, unit = (
 )
 
 
-@pytest.fixture(params=["exact", "lance"])
+@pytest.fixture(params=["exact", "lance", "qdrant"])
 def back_end(request, tmp_path):
     return BackEnd(request.param, tmp_path)
 
