@@ -1,7 +1,7 @@
 """The command line: one table from command to function, bad input in one sentence.
 
 freestyle demo | bench | train ... | eval ... | eval-composed ... | figures ...
-    | generate ... | search ...
+    | generate ... | index ... | search ...
 """
 
 from __future__ import annotations
@@ -56,6 +56,12 @@ def _generate(args: list[str]) -> None:
     main(args)
 
 
+def _index(args: list[str]) -> None:
+    from freestyle.search.index_command import main
+
+    main(args)
+
+
 def _search(args: list[str]) -> None:
     from freestyle.search.search_command import main
 
@@ -70,6 +76,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "eval-composed": (_evaluate_composed, "composed queries: a picture and a text that changes it"),
     "figures": (_figures, "draw what a trained model does to styles: maps, curves, cases"),
     "generate": (_generate, "make query sets from photos: freestyle generate PHOTOS --out FOLDER"),
+    "index": (_index, "make an index of photos, or update it: freestyle index PHOTOS --out INDEX"),
     "search": (_search, "find photos: freestyle search my.index --image sketch.png --text red"),
 }
 

@@ -14,39 +14,16 @@ itself, as does every other consumer (the style reader has statistics of its own
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from freestyle.encoders.preprocess import Preprocessing, to_pixels
+
 if TYPE_CHECKING:
     from PIL import Image
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a picture becomes the square the encoder was trained on.
-
-    Attributes:
-        size: Side of the square in pixels.
-        resize: ``"shortest"`` scales the shorter side to ``size`` and crops the centre (CLIP);
-            ``"exact"`` scales both sides (SigLIP, BLIP); ``"pad"`` fits the longer side and pads
-            with white to a square, so that nothing of a drawing is cut off (the mini).
-        interpolation: Pillow resampling filter.
-        mean: Channel means the encoder subtracts, for pixels in [0, 1].
-        std: Channel deviations the encoder divides by.
-        shorter_side: With ``"shortest"``, the length the shorter side is scaled to before the crop,
-            at least ``size``; None means ``size``.
-    """
-
-    size: int
-    resize: Literal["shortest", "exact", "pad"] = "shortest"
-    interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
-    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
-    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    shorter_side: int | None = None
 
 
 class DualEncoder(nn.Module):
@@ -157,8 +134,6 @@ class DualEncoder(nn.Module):
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """One RGB picture of any shape to pixels ``(3, S, S)`` in [0, 1]."""
-        from freestyle.encoders.preprocess import to_pixels
-
         return to_pixels(image, self.preprocessing)
 
     def check_pixels(self, pixels: Tensor) -> None:
