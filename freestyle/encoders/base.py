@@ -97,14 +97,31 @@ class DualEncoder(nn.Module):
         """Patch tokens in the shared space: ``(B, n_prefix + N, D) -> (B, N, E)``, unit norm."""
         raise NotImplementedError
 
-    def embed_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
-        """Text tower: ``B`` strings to ``(B, E)``, unnormalised.
+    def tokenize(self, texts: list[str], n_prompts: int = 0) -> tuple[Tensor, Tensor]:
+        """One or more strings to ids and mask, each ``(B, T)`` int64, room left for prompts."""
+        raise NotImplementedError
+
+    def embed_tokens(self, ids: Tensor, mask: Tensor, prompts: Tensor | None = None) -> Tensor:
+        """Text tower: what :meth:`tokenize` gave to ``(B, E)``, unnormalised.
 
         Args:
-            texts: Any strings; longer ones are cut to what the tower holds.
+            ids: ``(B, T)``.
+            mask: ``(B, T)``, 1 on tokens, 0 on padding.
             prompts: Learned tokens ``(n, text_width)`` put right after the first token, or None.
         """
         raise NotImplementedError
+
+    def embed_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
+        """Both steps: ``B`` strings to ``(B, E)``, unnormalised.
+
+        Args:
+            texts: Any strings; longer ones are cut to what the tower holds.
+            prompts: As for :meth:`embed_tokens`.
+        """
+        if not texts:
+            return next(self.parameters()).new_zeros(0, self.embed_dim)
+        ids, mask = self.tokenize(texts, 0 if prompts is None else len(prompts))
+        return self.embed_tokens(ids, mask, prompts)
 
     def run_blocks(self, tokens: Tensor) -> Tensor:
         """All blocks without prompts: ``(B, T, D) -> (B, T, D)``."""
@@ -114,7 +131,7 @@ class DualEncoder(nn.Module):
 
     def embed_image(self, pixels: Tensor) -> Tensor:
         """The plain frozen path: pixels ``(B, 3, H, W)`` in [0, 1] to ``(B, E)``, unnormalised."""
-        if len(pixels) == 0:  # not every block can reshape an empty batch
+        if pixels.shape[0] == 0:  # not every block can reshape an empty batch
             return pixels.new_zeros(0, self.embed_dim)
         return self.pool(self.run_blocks(self.patch_tokens(pixels)))
 

@@ -6,7 +6,8 @@ explicit passes, columns first and rows second, with the crop folded into the re
 order torchvision's 8-bit kernel uses (Pillow 13 picks the cheaper order by itself, which clips the
 overshoot of bicubic filters elsewhere), and a 3 x 1000 picture never becomes 224 x 74,666.
 
-Up to the square of 8-bit pixels this is Pillow and NumPy: processes that only decode need no torch.
+All but the tensor is Pillow and NumPy: processes that only decode, and exported encoders, need no
+torch.
 """
 
 from __future__ import annotations
@@ -70,6 +71,12 @@ def from_square(square: np.ndarray | Tensor) -> Tensor:
     import torch
 
     return torch.as_tensor(square).movedim(-1, -3).float() / 255
+
+
+def to_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """:func:`to_pixels`, bit for bit, as an array ``(3, S, S)``."""
+    square = to_square(image, preprocessing).transpose(2, 0, 1)
+    return np.divide(square, np.float32(255), dtype=np.float32, order="C")
 
 
 def to_square(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:

@@ -1,0 +1,64 @@
+"""The query encoder that goes with an index."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from freestyle.errors import UserError
+
+if TYPE_CHECKING:
+    from freestyle.search.index import Index
+    from freestyle.search.query_encoder import QueryEncoder
+
+
+def open_encoder(
+    index: Index, model: str | None = None, onnx: str | None = None, *, device: str = "cpu"
+) -> QueryEncoder:
+    """A query encoder for an index.
+
+    Args:
+        index: An open index.
+        model: Folder or hub id of a trained model; the index's own, or the untouched encoder of
+            the index, where None.
+        onnx: Folder of an exported query encoder, which runs without torch.
+        device: Where torch computes.
+
+    Raises:
+        UserError: If it cannot be read, or both are given.
+    """
+    if model is not None and onnx is not None:
+        raise UserError("both a model and an exported encoder are given: leave one out")
+    if onnx is not None:
+        from freestyle.search.onnx_encoder import OnnxQueryEncoder
+
+        return OnnxQueryEncoder.open(onnx)
+    from freestyle.search.torch_encoder import TorchQueryEncoder
+
+    source = model or model_of(index)
+    if source:
+        return TorchQueryEncoder.open(source, device=device)
+    return TorchQueryEncoder.from_encoder(index.settings.encoder, device=device)
+
+
+def model_of(index: Index) -> str:
+    """Folder or hub id of the query model that an index names; empty where it names none."""
+    from freestyle.search.index import SERVERS, split_uri
+
+    named = index.settings.model
+    scheme, place = split_uri(index.uri)
+    if named and scheme not in SERVERS and (Path(place) / named).is_dir():
+        return str(Path(place) / named)
+    return named
+
+
+def refuse_other_encoder(index: Index, encoder: QueryEncoder) -> None:
+    """Refuse an encoder whose queries do not fit an index.
+
+    Raises:
+        UserError: Naming both.
+    """
+    own = index.settings
+    other = replace(own, encoder=encoder.encoder, weights=encoder.weights, width=encoder.width)
+    own.refuse_other(other, index.uri)
