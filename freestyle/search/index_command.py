@@ -91,6 +91,14 @@ def main(args: Sequence[str]) -> None:
         UserError: At bad input, or where the index cannot be written.
     """
     options = parser().parse_args(args)
+    try:
+        _run(options)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what was committed is kept, and the same command goes on\n")
+        raise SystemExit(130) from None
+
+
+def _run(options: argparse.Namespace) -> None:
     if options.export:
         _export(options)
         return

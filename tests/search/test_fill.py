@@ -213,6 +213,10 @@ def test_a_model_goes_with_its_index(photos, tmp_path, make_model, refusal):
     assert counts(index(photos, out)) == {"unchanged": 5}
     model.save_pretrained(tmp_path / "model")
     assert counts(index(photos, out, "--model", tmp_path / "model")) == {"unchanged": 5}
+    shutil.rmtree(out / "model")  # as if the first run was killed before it had copied it
+    assert "--model" in refusal(index, photos, out)
+    index(photos, out, "--model", tmp_path / "model")
+    assert (out / "model" / "model.safetensors").exists()
     model.query_map.linear.weight.data += 1
     model.save_pretrained(tmp_path / "model")
     assert "goes with" in refusal(index, photos, out, "--model", tmp_path / "model")
