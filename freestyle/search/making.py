@@ -116,7 +116,13 @@ def agreeing(
         return index
     folder = folder_of(uri)
     named = str(Path(choice.model).absolute()) if os.path.isdir(choice.model) else choice.model
-    index = _create(uri, encoder.settings(MODEL if folder and named else named), options)
+    try:
+        index = _create(uri, encoder.settings(MODEL if folder and named else named), options)
+    except UserError:
+        index = existing(options)  # another run may have made it meanwhile
+        if index is None:
+            raise
+        return agreeing(index, options, encoder, choice)
     if folder is not None and choice.model:
         _copy_model(choice.model, folder)
     return index
