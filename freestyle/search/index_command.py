@@ -126,7 +126,6 @@ def _fill(options: argparse.Namespace) -> None:
     choice = choose(options, index)
     encoder = choice.build()
     encoder.thumbnail = index.settings.thumbnail if index else options.thumbnail
-    index = agreeing(index, options, encoder, choice)
     gpu = encoder.model.device.type != "cpu"
     pace = Pace(_workers(options), options.batch_size or (256 if gpu else 32), options.commit)
     run = None
@@ -135,6 +134,7 @@ def _fill(options: argparse.Namespace) -> None:
 
         exact = replace(choice, views=_named(encoder), precision=encoder.precision)
         run = RayEngine(exact, options.workers)
+    index = agreeing(index, options, encoder, choice)
     with index.writing(wait=options.wait):
         summary = fill(
             index,
