@@ -130,14 +130,21 @@ class TorchQueryEncoder:
         )
 
     def _prepare(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """``model.prepare`` with all framings in one pass: ``(B, F * E)`` and codes."""
+        """``model.prepare`` with all framings in one pass: ``(B, F * E)`` and codes.
+
+        A picture that fills its sheet is framed as it is, and passes once.
+        """
         model = self.model
         if model.uses_tokens or len(model.framings) == 1:
             return model.prepare(pixels)
         codes = model.reader(pixels) if model.reader is not None else None
-        views = torch.cat([view(pixels, framing) for framing in model.framings])  # (F * B, ...)
-        rows = model.encoder.embed_image(views).unflatten(0, (len(model.framings), -1))
-        return rows.transpose(0, 1).flatten(1), codes
+        framed = torch.stack([view(pixels, framing) for framing in model.framings])  # (F, B, ...)
+        new = (framed[1:] != framed[:1]).flatten(2).any(dim=2)  # (F - 1, B)
+        rows = model.encoder.embed_image(torch.cat([framed[0], framed[1:][new]]))
+        rows, others = rows[: len(pixels)], rows[len(pixels) :]
+        parts = rows.repeat(len(model.framings), 1, 1)  # (F, B, E): a view may be the first again
+        parts[1:][new] = others
+        return parts.transpose(0, 1).flatten(1), codes
 
     def _styles(self, codes: Tensor | None, batch: int) -> tuple[dict[str, float], ...]:
         """Probabilities by the calibration's gate, which alone knows the styles by name."""
