@@ -133,15 +133,15 @@ class HubCalibration(nn.Module):
             gram: Their reduced Gram codes ``(B, d)``, where there is a gate.
             calibrate: False leaves the columns zero: plain cosines against the same photos.
         """
-        columns = -self.shares(gram, len(queries)) * float(calibrate)  # (B, S)
-        return self._with(queries, columns.to(queries), queries.new_zeros(len(queries), 1))
+        columns = -self.shares(gram, queries.shape[0]) * float(calibrate)  # (B, S)
+        return self._with(queries, columns.to(queries), queries.new_zeros(queries.shape[0], 1))
 
     def extend_texts(self, texts: Tensor) -> Tensor:
         """``[t, 0, -1]``: unit-norm texts ``(B, E)`` to ``(B, E + S + 1)``."""
         return self._with(
             texts,
-            texts.new_zeros(len(texts), self.n_styles),
-            texts.new_full((len(texts), 1), -1.0),
+            texts.new_zeros(texts.shape[0], self.n_styles),
+            texts.new_full((texts.shape[0], 1), -1.0),
         )
 
     def extend_gallery(self, gallery: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The command line: one table from command to function, bad input in one sentence.
 
-freestyle demo | bench | train ... | eval ... | eval-composed ... | figures ...
-    | generate ... | search ...
+freestyle demo | bench | train ... | eval ... | eval-composed ... | figures ... | generate ... |
+index ... | search ... | serve ... | export ...
 """
 
 from __future__ import annotations
@@ -56,8 +56,26 @@ def _generate(args: list[str]) -> None:
     main(args)
 
 
+def _index(args: list[str]) -> None:
+    from freestyle.search.index_command import main
+
+    main(args)
+
+
 def _search(args: list[str]) -> None:
     from freestyle.search.search_command import main
+
+    main(args)
+
+
+def _serve(args: list[str]) -> None:
+    from freestyle.search.serve_command import main
+
+    main(args)
+
+
+def _export(args: list[str]) -> None:
+    from freestyle.search.export_command import main
 
     main(args)
 
@@ -70,7 +88,10 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "eval-composed": (_evaluate_composed, "composed queries: a picture and a text that changes it"),
     "figures": (_figures, "draw what a trained model does to styles: maps, curves, cases"),
     "generate": (_generate, "make query sets from photos: freestyle generate PHOTOS --out FOLDER"),
+    "index": (_index, "make an index of photos, or update it: freestyle index PHOTOS --out INDEX"),
     "search": (_search, "find photos: freestyle search my.index --image sketch.png --text red"),
+    "serve": (_serve, "a page and an HTTP interface: freestyle serve my.index"),
+    "export": (_export, "what embeds queries, without torch: freestyle export --model FOLDER"),
 }
 
 

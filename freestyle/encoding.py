@@ -94,7 +94,7 @@ class Encoding:
         """Embeddings of :meth:`query_from` with the calibration's columns, if there are any."""
         if self.calibration is None:
             return embeddings
-        gram = self.style_inputs(codes, len(embeddings), style)["gram"]
+        gram = self.style_inputs(codes, embeddings.shape[0], style)["gram"]
         return self.calibration.extend_queries(embeddings, gram, calibrate=calibrate)
 
     @torch.no_grad()

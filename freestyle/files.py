@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -64,3 +65,51 @@ def write_text(path: str | Path, text: str) -> Path:
 def write_json(path: str | Path, values: Any) -> Path:
     """Write indented JSON atomically."""
     return write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_folder_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Let ``write`` fill a temporary folder beside ``path``, then put it in the place of ``path``.
+
+    What was there before goes only when the new folder stands.
+
+    Args:
+        path: Where the folder shall be; its parents are made.
+        write: Called with the temporary folder.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        UserError: If the place cannot be written to; what was there before stays.
+    """
+    path = Path(path).absolute()
+    work = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        new, old = work / "new", work / "old"
+        new.mkdir()
+        write(new)
+        mask = os.umask(0)
+        os.umask(mask)
+        for file in new.rglob("*"):
+            if file.is_file():
+                with open(file, "rb") as opened:
+                    os.fsync(opened.fileno())
+                os.chmod(file, 0o666 & ~mask)
+        if path.exists():
+            os.rename(path, old)
+        try:
+            os.rename(new, path)
+        except OSError:
+            if old.exists():
+                os.rename(old, path)
+            raise
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}): choose another place, or make room"
+        ) from error
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+    return path

@@ -238,14 +238,14 @@ class FreestyleRet(Encoding, nn.Module):
     ) -> Tensor:
         """:meth:`query_from` up to the query map: ``(B, F * E)``, not normalised."""
         if self.uses_tokens:
-            inputs = self.style_inputs(codes, len(features), style)
+            inputs = self.style_inputs(codes, features.shape[0], style)
             blocks, scope = self.encoder.blocks, "deep"
             prompts: list[Tensor | None] = [None] * self.encoder.depth
             if self.tower is not None:
                 blocks = self.tower.blocks(inputs.get(self.config.tower.gate))
             if self.prompts is not None:
                 prompts, scope = (
-                    self.prompts(**inputs, batch=len(features)),
+                    self.prompts(**inputs, batch=features.shape[0]),
                     self.prompts.config.scope,
                 )
             tokens = run_with_prompts(blocks, features, prompts, self.encoder.n_prefix, scope)
@@ -271,7 +271,7 @@ class FreestyleRet(Encoding, nn.Module):
         if self.query_map is not None and use_map:
             gram = None
             if self.config.query_map == "styled":
-                gram = self.style_inputs(codes, len(features), style)["gram"]
+                gram = self.style_inputs(codes, features.shape[0], style)["gram"]
             features = self.query_map(features, gram)
         return F.normalize(features[:, : self.encoder.embed_dim].float(), dim=-1)
 

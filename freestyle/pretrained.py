@@ -87,7 +87,7 @@ def load(
     """
     from freestyle.model import FreestyleRet
 
-    folder = _folder(source, revision, token)
+    folder = model_folder(source, revision, token)
     values = _read_config(folder / CONFIG_FILE)
     expected = {key: values.pop(key, None) for key in ("weights", "style_reader")}
     values.pop("freestyle_version", None)
@@ -144,7 +144,12 @@ def push(model: FreestyleRet, repo_id: str, *, private: bool, token: str | None)
     return str(url)
 
 
-def _folder(source: str | Path, revision: str | None, token: str | None) -> Path:
+def model_folder(source: str | Path, revision: str | None = None, token: str | None = None) -> Path:
+    """The folder of a model, downloaded where ``source`` is a hub id.
+
+    Raises:
+        UserError: If there is no such folder, and no repository that can be reached.
+    """
     folder = Path(source)
     if folder.is_dir():
         return folder
@@ -232,4 +237,4 @@ def _photos(model: FreestyleRet) -> str:
 
 def named_encoder(source: str | Path, revision: str | None = None) -> str | None:
     """The encoder a saved model names, without loading anything else."""
-    return _read_config(_folder(source, revision, None) / CONFIG_FILE).get("encoder")
+    return _read_config(model_folder(source, revision, None) / CONFIG_FILE).get("encoder")

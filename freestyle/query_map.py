@@ -48,7 +48,7 @@ class QueryMap(nn.Module):
 
     def route(self, x: Tensor, gram: Tensor | None = None) -> Tensor:
         """Weights of the framings ``(B, F)``, rows sum to 1."""
-        logits = self.shares.expand(len(x), -1) if self.routing is None else self.routing(gram)
+        logits = self.shares.expand(x.shape[0], -1) if self.routing is None else self.routing(gram)
         return (ROUTING_RATE * logits.float()).softmax(dim=1)
 
     def forward(self, x: Tensor, gram: Tensor | None = None) -> Tensor:

@@ -7,9 +7,11 @@ No setting of Pillow is changed: two threads may read pictures with different li
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -45,6 +47,7 @@ IMAGE_EXTENSIONS: tuple[str, ...] = (
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF or PPM"
 _ORIENTATION_TAG = 0x0112
+_EXIF_IFD, _DATE_TAG, _ORIGINAL_DATE_TAG = 0x8769, 0x0132, 0x9003
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -96,6 +99,34 @@ def load_image(source: str | Path | Image.Image, *, max_pixels: int = 200_000_00
         raise UserError(
             f"{name} cannot be opened ({reason}): check the path and its permissions."
         ) from error
+
+
+def load_bytes(data: bytes, name: str, *, max_pixels: int = 200_000_000) -> Image.Image:
+    """:func:`load_image` of a file's bytes.
+
+    Args:
+        data: The whole file.
+        name: What errors call it.
+        max_pixels: Largest width times height, checked before decoding.
+
+    Raises:
+        UserError: The picture is damaged, none, or too large.
+    """
+    return _decode(_open(io.BytesIO(data), name), name, max_pixels)
+
+
+def date_taken(data: bytes) -> str:
+    """When a photo was taken by its EXIF data, as an ISO date and time; empty where it is silent.
+
+    Args:
+        data: The whole file, or enough of it to hold the header.
+    """
+    try:
+        exif = _open(io.BytesIO(data), "").getexif()
+        text = exif.get_ifd(_EXIF_IFD).get(_ORIGINAL_DATE_TAG) or exif.get(_DATE_TAG) or ""
+        return datetime.strptime(str(text).strip("\0 ")[:19], "%Y:%m:%d %H:%M:%S").isoformat()
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return ""
 
 
 def _open(file: IO[bytes], name: str) -> Image.Image:

@@ -14,39 +14,16 @@ itself, as does every other consumer (the style reader has statistics of its own
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from freestyle.encoders.preprocess import Preprocessing, to_pixels
+
 if TYPE_CHECKING:
     from PIL import Image
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a picture becomes the square the encoder was trained on.
-
-    Attributes:
-        size: Side of the square in pixels.
-        resize: ``"shortest"`` scales the shorter side to ``size`` and crops the centre (CLIP);
-            ``"exact"`` scales both sides (SigLIP, BLIP); ``"pad"`` fits the longer side and pads
-            with white to a square, so that nothing of a drawing is cut off (the mini).
-        interpolation: Pillow resampling filter.
-        mean: Channel means the encoder subtracts, for pixels in [0, 1].
-        std: Channel deviations the encoder divides by.
-        shorter_side: With ``"shortest"``, the length the shorter side is scaled to before the crop,
-            at least ``size``; None means ``size``.
-    """
-
-    size: int
-    resize: Literal["shortest", "exact", "pad"] = "shortest"
-    interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
-    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
-    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    shorter_side: int | None = None
 
 
 class DualEncoder(nn.Module):
@@ -120,14 +97,31 @@ class DualEncoder(nn.Module):
         """Patch tokens in the shared space: ``(B, n_prefix + N, D) -> (B, N, E)``, unit norm."""
         raise NotImplementedError
 
-    def embed_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
-        """Text tower: ``B`` strings to ``(B, E)``, unnormalised.
+    def tokenize(self, texts: list[str], n_prompts: int = 0) -> tuple[Tensor, Tensor]:
+        """One or more strings to ids and mask, each ``(B, T)`` int64, room left for prompts."""
+        raise NotImplementedError
+
+    def embed_tokens(self, ids: Tensor, mask: Tensor, prompts: Tensor | None = None) -> Tensor:
+        """Text tower: what :meth:`tokenize` gave to ``(B, E)``, unnormalised.
 
         Args:
-            texts: Any strings; longer ones are cut to what the tower holds.
+            ids: ``(B, T)``.
+            mask: ``(B, T)``, 1 on tokens, 0 on padding.
             prompts: Learned tokens ``(n, text_width)`` put right after the first token, or None.
         """
         raise NotImplementedError
+
+    def embed_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
+        """Both steps: ``B`` strings to ``(B, E)``, unnormalised.
+
+        Args:
+            texts: Any strings; longer ones are cut to what the tower holds.
+            prompts: As for :meth:`embed_tokens`.
+        """
+        if not texts:
+            return next(self.parameters()).new_zeros(0, self.embed_dim)
+        ids, mask = self.tokenize(texts, 0 if prompts is None else len(prompts))
+        return self.embed_tokens(ids, mask, prompts)
 
     def run_blocks(self, tokens: Tensor) -> Tensor:
         """All blocks without prompts: ``(B, T, D) -> (B, T, D)``."""
@@ -137,7 +131,7 @@ class DualEncoder(nn.Module):
 
     def embed_image(self, pixels: Tensor) -> Tensor:
         """The plain frozen path: pixels ``(B, 3, H, W)`` in [0, 1] to ``(B, E)``, unnormalised."""
-        if len(pixels) == 0:  # not every block can reshape an empty batch
+        if pixels.shape[0] == 0:  # not every block can reshape an empty batch
             return pixels.new_zeros(0, self.embed_dim)
         return self.pool(self.run_blocks(self.patch_tokens(pixels)))
 
@@ -157,8 +151,6 @@ class DualEncoder(nn.Module):
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """One RGB picture of any shape to pixels ``(3, S, S)`` in [0, 1]."""
-        from freestyle.encoders.preprocess import to_pixels
-
         return to_pixels(image, self.preprocessing)
 
     def check_pixels(self, pixels: Tensor) -> None:

@@ -47,19 +47,17 @@ class BlipEncoder(HuggingFaceEncoder):
         patches = self.model.vision_model.post_layernorm(tokens[:, 1:])  # (B, N, D)
         return F.normalize(self.model.vision_proj(patches), dim=-1)
 
-    def embed_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
-        """``B`` strings to ``(B, E)``, read at the CLS token; padding is masked.
+    def embed_tokens(self, ids: Tensor, mask: Tensor, prompts: Tensor | None = None) -> Tensor:
+        """Ids to ``(B, E)``, read at the CLS token; padding is masked.
 
         Args:
-            texts: Any strings; longer ones than the tower's positions are cut.
+            ids: ``(B, T)``.
+            mask: ``(B, T)``.
             prompts: ``(n, text_width)`` put after the CLS token, or None.
         """
-        if not texts:
-            return self.model.text_proj.weight.new_zeros(0, self.embed_dim)
-        ids, mask, n_prompts = self._tokenize(texts, prompts)  # (B, T)
         tower = self.model.text_encoder
         words = insert_prompts(tower.embeddings.word_embeddings(ids), prompts)
-        if n_prompts:
-            mask = F.pad(mask, (n_prompts, 0), value=1)  # the first n + 1 are prompts and CLS
+        if prompts is not None:  # the first n + 1 are prompts and CLS
+            mask = F.pad(mask, (prompts.shape[0], 0), value=1)
         out = tower(inputs_embeds=words, attention_mask=mask)
         return self.model.text_proj(out.last_hidden_state[:, 0])

@@ -39,27 +39,25 @@ class ClipEncoder(HuggingFaceEncoder):
         patches = self.model.vision_model.post_layernorm(tokens[:, 1:])  # (B, N, D)
         return F.normalize(self.model.visual_projection(patches), dim=-1)
 
-    def embed_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
-        """``B`` strings to ``(B, E)``; ``n`` prompts after the start token move the end by ``n``.
+    def embed_tokens(self, ids: Tensor, mask: Tensor, prompts: Tensor | None = None) -> Tensor:
+        """Ids to ``(B, E)``; ``n`` prompts after the start token move the end by ``n``.
 
         Padding stands behind the end token, which a causal tower does not look at, so the result
         does not depend on the other texts of the batch.
 
         Args:
-            texts: Any strings; what does not fit into 77 tokens with the prompts is cut.
+            ids: ``(B, T)``, with the prompts at most 77 tokens.
+            mask: Not read.
             prompts: ``(n, text_width)`` or None.
         """
-        if not texts:
-            return self.model.text_projection.weight.new_zeros(0, self.embed_dim)
-        ids, _, n_prompts = self._tokenize(texts, prompts)  # (B, T)
         tower = self.model.text_model
         words = insert_prompts(tower.embeddings.token_embedding(ids), prompts)
         tokens = tower.embeddings(inputs_embeds=words)  # (B, n + T, D)
-        mask = self._causal_mask(tokens)
+        seen = self._causal_mask(tokens)
         for layer in tower.encoder.layers:
-            tokens = layer(tokens, attention_mask=mask)
-        end = self._end_positions(ids) + n_prompts  # (B,)
-        last = tokens[torch.arange(len(ids), device=ids.device), end]  # (B, D)
+            tokens = layer(tokens, attention_mask=seen)
+        end = self._end_positions(ids) + words.shape[1] - ids.shape[1]  # (B,)
+        last = tokens[torch.arange(ids.shape[0], device=ids.device), end]  # (B, D)
         return self.model.text_projection(tower.final_layer_norm(last))
 
     def _end_positions(self, ids: Tensor) -> Tensor:

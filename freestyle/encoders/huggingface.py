@@ -82,33 +82,37 @@ class HuggingFaceEncoder(DualEncoder):
         self.check_pixels(pixels)
         return self.model.vision_model.embeddings(self.normalise_pixels(pixels))
 
-    def _tokenize(self, texts: list[str], prompts: Tensor | None) -> tuple[Tensor, Tensor, int]:
-        """Ids and mask ``(B, T)`` that leave room for the prompts, and the number of prompts.
+    def tokenize(self, texts: list[str], n_prompts: int = 0) -> tuple[Tensor, Tensor]:
+        """Ids and mask ``(B, T)`` that leave room for the prompts.
+
+        Raises:
+            ValueError: If the prompts leave no room for a word.
+        """
+        if n_prompts > self.text_length - 3:
+            raise ValueError(
+                f"{n_prompts} text prompts leave no room for words in {self.text_length} "
+                f"positions: use at most {self.text_length - 3}"
+            )
+        ids, mask = self.tokenizer(texts, self.text_length - n_prompts)
+        device = self.model.device
+        return ids.to(device), mask.to(device)
+
+    def embed_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
+        """As :meth:`DualEncoder.embed_text`.
 
         Raises:
             ValueError: If the prompts have another width or leave no room for a word.
         """
-        n_prompts = 0
-        if prompts is not None:
-            if prompts.ndim != 2 or prompts.shape[1] != self.text_width:
-                raise ValueError(
-                    f"text prompts must have shape (n, {self.text_width}), "
-                    f"got {tuple(prompts.shape)}"
-                )
-            n_prompts = prompts.shape[0]
-            if n_prompts > self.text_length - 3:
-                raise ValueError(
-                    f"{n_prompts} text prompts leave no room for words in {self.text_length} "
-                    f"positions: use at most {self.text_length - 3}"
-                )
-        ids, mask = self.tokenizer(texts, self.text_length - n_prompts)
-        device = self.model.device
-        return ids.to(device), mask.to(device), n_prompts
+        if prompts is not None and (prompts.ndim != 2 or prompts.shape[1] != self.text_width):
+            raise ValueError(
+                f"text prompts must have shape (n, {self.text_width}), got {tuple(prompts.shape)}"
+            )
+        return super().embed_text(texts, prompts)
 
 
 def insert_prompts(embeddings: Tensor, prompts: Tensor | None) -> Tensor:
     """Put prompts after the first token: ``(B, T, D)`` and ``(n, D)`` to ``(B, T + n, D)``."""
     if prompts is None:
         return embeddings
-    prompts = prompts.to(embeddings).expand(len(embeddings), -1, -1)  # (B, n, D)
+    prompts = prompts.to(embeddings).expand(embeddings.shape[0], -1, -1)  # (B, n, D)
     return torch.cat([embeddings[:, :1], prompts, embeddings[:, 1:]], dim=1)

@@ -5,22 +5,51 @@ division by 255), so that an index made with them stays valid. Resizing is done 
 explicit passes, columns first and rows second, with the crop folded into the resize: that is the
 order torchvision's 8-bit kernel uses (Pillow 13 picks the cheaper order by itself, which clips the
 overshoot of bicubic filters elsewhere), and a 3 x 1000 picture never becomes 224 x 74,666.
+
+All but the tensor is Pillow and NumPy: processes that only decode, and exported encoders, need no
+torch.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from freestyle.encoders.base import Preprocessing
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the square the encoder was trained on.
+
+    Attributes:
+        size: Side of the square in pixels.
+        resize: ``"shortest"`` scales the shorter side to ``size`` and crops the centre (CLIP);
+            ``"exact"`` scales both sides (SigLIP, BLIP); ``"pad"`` fits the longer side and pads
+            with white to a square, so that nothing of a drawing is cut off (the mini).
+        interpolation: Pillow resampling filter.
+        mean: Channel means the encoder subtracts, for pixels in [0, 1].
+        std: Channel deviations the encoder divides by.
+        shorter_side: With ``"shortest"``, the length the shorter side is scaled to before the crop,
+            at least ``size``; None means ``size``.
+    """
+
+    size: int
+    resize: Literal["shortest", "exact", "pad"] = "shortest"
+    interpolation: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    shorter_side: int | None = None
 
 
 def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
@@ -34,6 +63,24 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
     Returns:
         RGB float32 pixels in [0, 1], ``(3, S, S)`` with S = ``preprocessing.size``.
     """
+    return from_square(to_square(image, preprocessing))
+
+
+def from_square(square: np.ndarray | Tensor) -> Tensor:
+    """8-bit pixels ``(..., S, S, 3)`` to float32 in [0, 1], ``(..., 3, S, S)``."""
+    import torch
+
+    return torch.as_tensor(square).movedim(-1, -3).float() / 255
+
+
+def to_array(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """:func:`to_pixels`, bit for bit, as an array ``(3, S, S)``."""
+    square = to_square(image, preprocessing).transpose(2, 0, 1)
+    return np.divide(square, np.float32(255), dtype=np.float32, order="C")
+
+
+def to_square(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """:func:`to_pixels` before it becomes a tensor: 8-bit RGB ``(S, S, 3)``."""
     image = _to_rgb(image)
     size = preprocessing.size
     resample = _FILTERS[preprocessing.interpolation]
@@ -45,8 +92,7 @@ def to_pixels(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
         width, height = _scaled_size(image.size, preprocessing.shorter_side or size)
         corner = (int((width - size) / 2), int((height - size) / 2))
         square = _resize_crop(image, (width, height), corner, (size, size), resample)
-    pixels = torch.from_numpy(np.array(square, dtype=np.uint8))  # (S, S, 3)
-    return pixels.permute(2, 0, 1).float() / 255
+    return np.array(square, dtype=np.uint8)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

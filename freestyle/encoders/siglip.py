@@ -44,20 +44,18 @@ class SiglipEncoder(HuggingFaceEncoder):
         values = attention.out_proj(values)  # (B, N, D)
         return F.normalize(values + tower.head.mlp(tower.head.layernorm(values)), dim=-1)
 
-    def embed_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
-        """``B`` strings to ``(B, E)``, read at the last of the 64 positions.
+    def embed_tokens(self, ids: Tensor, mask: Tensor, prompts: Tensor | None = None) -> Tensor:
+        """Ids to ``(B, E)``, read at the last of the 64 positions.
 
         The tower was trained on texts padded to 64 tokens without a mask, and so it is run here,
         for any batch. With ``n`` prompts after the first token the text gets 64 - n positions.
 
         Args:
-            texts: Any strings; longer ones are cut.
+            ids: ``(B, 64 - n)``.
+            mask: Not read.
             prompts: ``(n, text_width)`` or None.
         """
         tower = self.model.text_model
-        if not texts:
-            return tower.head.weight.new_zeros(0, self.embed_dim)
-        ids, _, _ = self._tokenize(texts, prompts)  # (B, T)
         words = insert_prompts(tower.embeddings.token_embedding(ids), prompts)
         tokens = tower.embeddings(inputs_embeds=words)  # (B, 64, D)
         for layer in tower.encoder.layers:

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from freestyle.datasets.images import IMAGE_EXTENSIONS
+from freestyle.datasets.photos import Photo
 from freestyle.errors import UserError
 from freestyle.files import write_atomically, write_json
 from freestyle.generation.journal import PHOTOS, Journal
-from freestyle.generation.photos import Photo
 
 _GENECIS = tuple(f"{a}_{b}.json" for a in ("change", "focus") for b in ("object", "attribute"))
 

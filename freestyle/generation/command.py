@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from freestyle.datasets.photos import Photo, read_photos
 from freestyle.errors import UserError
 from freestyle.files import write_json
 from freestyle.generation import catalogue, runner
@@ -24,7 +25,6 @@ from freestyle.generation.cir import Benchmark, publish, read_benchmark
 from freestyle.generation.finish import finish, unfinished
 from freestyle.generation.journal import ERRORS, PHOTOS, Journal, locked
 from freestyle.generation.parts import Recipe
-from freestyle.generation.photos import Photo, read_photos
 from freestyle.generation.sheet import contact_sheet
 from freestyle.generation.splits import SPLITS, parse_shares
 from freestyle.generation.statistics import style_statistics

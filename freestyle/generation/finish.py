@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from freestyle.datasets.lists import iterate_json
+from freestyle.datasets.photos import Photo
 from freestyle.errors import UserError
 from freestyle.files import write_text
 from freestyle.generation.journal import ERRORS, PHOTOS, Journal, to_line, write_lines
-from freestyle.generation.photos import Photo
 from freestyle.generation.splits import SPLITS, assign, near_duplicates
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import cv2
 from PIL import Image
 
+from freestyle.datasets.photos import Photo
 from freestyle.errors import UserError
 from freestyle.generation.engine import Engine, EngineError, Item, Made, seed_of
 from freestyle.generation.journal import PHOTOS, Journal, Row, sha256
-from freestyle.generation.photos import Photo
 from freestyle.generation.pictures import encode, perceptual_hash, shrunk
 
 

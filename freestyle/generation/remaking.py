@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from PIL import Image
 
+from freestyle.datasets.photos import Photo
 from freestyle.errors import UserError
 from freestyle.generation.catalogue import build, spec_of
 from freestyle.generation.engine import Item
 from freestyle.generation.journal import Row
-from freestyle.generation.photos import Photo
 from freestyle.generation.pictures import encode, shrunk
 
 

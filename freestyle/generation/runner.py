@@ -17,12 +17,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from freestyle.datasets.photos import Photo
 from freestyle.errors import UserError
 from freestyle.generation.catalogue import LIGHT_ENGINES, build
 from freestyle.generation.engine import Engine
 from freestyle.generation.journal import PHOTOS, Journal
 from freestyle.generation.parts import Part, Recipe, make_part
-from freestyle.generation.photos import Photo
 
 
 @dataclass(frozen=True)

@@ -121,30 +121,13 @@ class TorchQueryEncoder:
     def _batch(self, images: Sequence[Image.Image]) -> Encoded:
         model = self.model
         pixels = torch.stack([model.encoder.preprocess(image) for image in images])
-        features, codes = self._prepare(pixels.to(model.device))
+        features, codes = prepare(model, pixels.to(model.device), once=True)
         rows = model.complete_query(model.query_from(features, codes), codes)
         return Encoded(
             rows=rows.float().cpu().numpy(),
             styles=self._styles(codes, len(images)),
             places=None if codes is None else model.space.weights(codes).cpu().numpy(),
         )
-
-    def _prepare(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """``model.prepare`` with all framings in one pass: ``(B, F * E)`` and codes.
-
-        A picture that fills its sheet is framed as it is, and passes once.
-        """
-        model = self.model
-        if model.uses_tokens or len(model.framings) == 1:
-            return model.prepare(pixels)
-        codes = model.reader(pixels) if model.reader is not None else None
-        framed = torch.stack([view(pixels, framing) for framing in model.framings])  # (F, B, ...)
-        new = (framed[1:] != framed[:1]).flatten(2).any(dim=2)  # (F - 1, B)
-        rows = model.encoder.embed_image(torch.cat([framed[0], framed[1:][new]]))
-        rows, others = rows[: len(pixels)], rows[len(pixels) :]
-        parts = rows.repeat(len(model.framings), 1, 1)  # (F, B, E): a view may be the first again
-        parts[1:][new] = others
-        return parts.transpose(0, 1).flatten(1), codes
 
     def _styles(self, codes: Tensor | None, batch: int) -> tuple[dict[str, float], ...]:
         """Probabilities by the calibration's gate, which alone knows the styles by name."""
@@ -158,6 +141,31 @@ class TorchQueryEncoder:
             {**dict(zip(names, row, strict=True)), OTHER: max(0.0, 1.0 - sum(row))}
             for row in shares
         )
+
+
+def prepare(
+    model: FreestyleRet, pixels: Tensor, *, once: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """``model.prepare`` with all framings in one pass: ``(B, F * E)`` and codes.
+
+    Args:
+        model: Any FreestyleRet.
+        pixels: ``(B, 3, S, S)``.
+        once: Whether a picture that fills its sheet, whose framings are all alike, passes once; a
+            graph that is to be exported cannot depend on the picture so.
+    """
+    if model.uses_tokens or len(model.framings) == 1:
+        return model.prepare(pixels)
+    codes = model.reader(pixels) if model.reader is not None else None
+    views = torch.stack([view(pixels, framing) for framing in model.framings])  # (F, B, 3, S, S)
+    if not once:
+        rows = model.encoder.embed_image(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        return rows.transpose(0, 1).flatten(1), codes
+    new = (views[1:] != views[:1]).flatten(2).any(dim=2)  # (F - 1, B)
+    rows = model.encoder.embed_image(torch.cat([views[0], views[1:][new]]))
+    parts = rows[: len(pixels)].repeat(len(views), 1, 1)  # (F, B, E)
+    parts[1:][new] = rows[len(pixels) :]
+    return parts.transpose(0, 1).flatten(1), codes
 
 
 def gallery_tag(model: FreestyleRet) -> str:

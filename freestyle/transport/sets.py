@@ -156,13 +156,27 @@ def patch_sets(
     for start in tqdm(starts, desc=description, unit="batch", delay=2):
         batch = [load_picture(p) for p in pictures[start : start + batch_size]]
         pixels = torch.stack([encoder.preprocess(image) for image in batch]).to(device)
-        tokens = encoder.run_blocks(encoder.patch_tokens(pixels))
-        whole = F.normalize(encoder.pool(tokens).float(), dim=-1)  # (B, E)
-        local = _pooled(encoder.atoms(tokens).float(), count - 1)  # (B, s * s, E)
-        found.append(torch.cat([whole[:, None], local], dim=1).cpu())
+        found.append(patch_atoms(encoder, pixels, count).cpu())
     if not found:
         raise UserError("there are no pictures to embed: check the data set's lists")
     return Sets(torch.cat(found))
+
+
+def patch_atoms(encoder: DualEncoder, pixels: Tensor, count: int) -> Tensor:
+    """One batch of :func:`patch_sets` in one pass of the encoder.
+
+    Args:
+        encoder: The encoder, untouched.
+        pixels: RGB in [0, 1], ``(B, 3, S, S)``.
+        count: At most so many elements.
+
+    Returns:
+        ``(B, 1 + s * s, E)`` float32, unit norm; the first element is the plain embedding.
+    """
+    tokens = encoder.run_blocks(encoder.patch_tokens(pixels))
+    whole = F.normalize(encoder.pool(tokens).float(), dim=-1)  # (B, E)
+    local = _pooled(encoder.atoms(tokens).float(), count - 1)  # (B, s * s, E)
+    return torch.cat([whole[:, None], local], dim=1)
 
 
 def _pooled(local: Tensor, count: int) -> Tensor:

@@ -103,7 +103,7 @@ def test_command_draws_from_captions_and_every_row_makes_its_picture_again(
 def test_photo_redrawn_keeps_its_size_and_depends_on_photo_and_strength(
     tiny, photos, tmp_path, generate
 ):
-    from freestyle.generation.photos import read_photos
+    from freestyle.datasets.photos import read_photos
     from freestyle.generation.remaking import remake
 
     made = {}

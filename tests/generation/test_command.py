@@ -89,7 +89,7 @@ def test_own_styles_and_changed_settings(photos, tmp_path, generate, refusal):
 
 
 def test_rows_of_every_light_engine_make_their_pictures_again(photos, tmp_path, generate):
-    from freestyle.generation.photos import read_photos
+    from freestyle.datasets.photos import read_photos
     from freestyle.generation.remaking import remake
 
     out = generate(photos, tmp_path / "out", "--styles", "art,sketch-clumsy,lowres-jpeg,text")

@@ -103,9 +103,9 @@ def test_added_photos_need_every_style_of_the_set(photos, tmp_path, generate, ma
 
 
 def test_a_caption_that_was_cut_short_is_not_read_back(photos, tmp_path, generate):
+    from freestyle.datasets.photos import Photo
     from freestyle.generation.journal import Journal
     from freestyle.generation.parts import Recipe, _read
-    from freestyle.generation.photos import Photo
 
     out = generate(photos, tmp_path / "out", "--styles", "mosaic,text")
     (out / "text" / "photo1.txt").write_text("a pic")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from freestyle.generation.photos import read_photos
+from freestyle.datasets.photos import read_photos
 from freestyle.generation.pictures import perceptual_hash
 from freestyle.generation.runner import Shard, parse_shard
 from freestyle.generation.splits import assign, near_duplicates, parse_shares, split_of

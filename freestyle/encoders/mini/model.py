@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from freestyle.encoders.base import DualEncoder, Preprocessing
 from freestyle.encoders.mini.layers import SUMMARY_TOKENS, Tower, Trunk
 from freestyle.encoders.mini.text import TEXT_WIDTH, MiniLM, TextHead
+from freestyle.encoders.tokenizers import HubTokenizer
 from freestyle.errors import UserError
 
 WEIGHTS = Path(__file__).with_name("mini.safetensors")
@@ -93,19 +94,30 @@ class FreestyleMini(DualEncoder):
         """
         return F.pad(F.normalize(self.tower.patches(tokens), dim=-1), (0, LAYOUT_DIM))
 
-    def embed_text(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
-        """``B`` strings to ``(B, 768)``, the layout zero; ``prompts`` ``(n, 384)`` follow [CLS].
+    @property
+    def text_tower(self) -> MiniLM:
+        """MiniLM on the encoder's device, loaded at its first use.
 
         Raises:
             UserError: If the package with the text tower is not installed.
         """
-        device = self.tower.positions.device
         if not self._minilm:
             self._minilm.append(MiniLM())
-        tower = self._minilm[0].to(device)
-        if not texts:
-            return torch.zeros(0, self.embed_dim, device=device)
-        return F.pad(self.text_head(tower(texts, prompts)), (0, LAYOUT_DIM))
+        tower, device = self._minilm[0], self.tower.positions.device
+        return tower if tower.model.device == device else tower.to(device)
+
+    @property
+    def tokenizer(self) -> HubTokenizer:
+        """MiniLM's, as :class:`HuggingFaceEncoder` keeps its own."""
+        return HubTokenizer(self.text_tower.tokenizer)
+
+    def tokenize(self, texts: list[str], n_prompts: int = 0) -> tuple[Tensor, Tensor]:
+        """Ids and mask, each ``(B, T)`` with T at most 64, beside which prompts have room."""
+        return self.text_tower.tokenize(texts)
+
+    def embed_tokens(self, ids: Tensor, mask: Tensor, prompts: Tensor | None = None) -> Tensor:
+        """``(B, T)`` to ``(B, 768)``, the layout zero; ``prompts`` ``(n, 384)`` follow [CLS]."""
+        return F.pad(self.text_head(self.text_tower.embed(ids, mask, prompts)), (0, LAYOUT_DIM))
 
 
 def new_tower() -> Tower:

@@ -44,29 +44,36 @@ class MiniLM(nn.Module):
         self.model = AutoModel.from_pretrained(str(folder), attn_implementation="eager")
         self.model.float().eval().requires_grad_(False)
 
-    def forward(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
-        """``B`` strings to unit-norm ``(B, 384)``.
-
-        Args:
-            texts: Any strings; what goes beyond 64 tokens is cut.
-            prompts: Learned embeddings ``(n, 384)`` inserted right after [CLS], or None.
-        """
-        device = self.model.device
+    def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Ids and mask, each ``(B, T)``; what goes beyond 64 tokens is cut."""
         batch = self.tokenizer(
             texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-        ).to(device)
-        mask = batch["attention_mask"]  # (B, T)
+        ).to(self.model.device)
+        return batch["input_ids"], batch["attention_mask"]
+
+    def embed(self, ids: Tensor, mask: Tensor, prompts: Tensor | None = None) -> Tensor:
+        """Ids and mask ``(B, T)`` to unit-norm ``(B, 384)``.
+
+        Args:
+            ids: From :meth:`tokenize`.
+            mask: Likewise.
+            prompts: Learned embeddings ``(n, 384)`` inserted right after [CLS], or None.
+        """
         if prompts is None:
-            hidden = self.model(**batch).last_hidden_state  # (B, T, 384)
+            hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
         else:
-            words = self.model.embeddings.word_embeddings(batch["input_ids"])  # (B, T, 384)
-            extra = prompts.to(words).expand(len(texts), -1, -1)  # (B, n, 384)
+            words = self.model.embeddings.word_embeddings(ids)  # (B, T, 384)
+            extra = prompts.to(words).expand(words.shape[0], -1, -1)  # (B, n, 384)
             words = torch.cat([words[:, :1], extra, words[:, 1:]], dim=1)
-            ones = mask.new_ones(len(texts), prompts.shape[0])
+            ones = mask.new_ones(words.shape[0], prompts.shape[0])
             mask = torch.cat([mask[:, :1], ones, mask[:, 1:]], dim=1)
             hidden = self.model(inputs_embeds=words, attention_mask=mask).last_hidden_state
         weights = mask.unsqueeze(-1).to(hidden.dtype)
         return F.normalize((hidden * weights).sum(1) / weights.sum(1), dim=-1)
+
+    def forward(self, texts: list[str], prompts: Tensor | None = None) -> Tensor:
+        """``B`` strings to unit-norm ``(B, 384)``: :meth:`tokenize`, then :meth:`embed`."""
+        return self.embed(*self.tokenize(texts), prompts)
 
 
 class TextHead(nn.Module):

@@ -1,11 +1,10 @@
-"""What generation reads: photos with an id, from a folder, a list, tar shards or a data set.
+"""Photos with an id, from a folder, a list, tar shards or a data set: what generation reads.
 
 A photo is named by where it lies, never by a running number, so that adding photos renames none.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from freestyle.datasets.images import IMAGE_EXTENSIONS, load_image
+from freestyle.datasets.images import IMAGE_EXTENSIONS, load_bytes, load_image
 from freestyle.datasets.readers import LAYOUTS, open_split
 from freestyle.errors import UserError
 
@@ -75,14 +74,7 @@ class Photo:
             raise UserError(self.broken)
         if self.offset < 0:
             return load_image(self.path)
-        try:
-            return load_image(Image.open(io.BytesIO(self.data())))
-        except (OSError, Image.DecompressionBombError, UserError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"{self.path}, member {self.id}{self.suffix}, is no readable picture ({reason}): "
-                "replace it by an intact copy."
-            ) from error
+        return load_bytes(self.data(), f"{self.path}, member {self.id}{self.suffix},")
 
 
 def read_photos(source: str | Path, layout: str = "auto") -> list[Photo]:
@@ -166,10 +158,10 @@ def _from_folder(root: Path) -> Iterator[Photo]:
         if any(part.startswith(".") for part in relative.parts):
             continue
         name = relative.with_suffix("").as_posix()
-        yield Photo(name, str(path), path.suffix, caption=_caption(path.with_suffix(".txt")))
+        yield Photo(name, str(path), path.suffix, caption=read_caption(path.with_suffix(".txt")))
 
 
-def _caption(path: Path) -> str | None:
+def read_caption(path: Path) -> str | None:
     """The first line of a caption file; None where there is none that can be read."""
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -202,7 +194,7 @@ def _from_list(path: Path) -> Iterator[Photo]:
             )
         file = path.parent / image
         name = Path(image).with_suffix("").as_posix().lstrip("/")
-        caption = entry.get("caption") or _caption(file.with_suffix(".txt"))
+        caption = entry.get("caption") or read_caption(file.with_suffix(".txt"))
         parts = [part for part in name.split("/") if part not in ("", ".", "..")]
         split = entry.get("split")
         yield Photo(
@@ -215,25 +207,33 @@ def _from_list(path: Path) -> Iterator[Photo]:
 
 
 def _from_shards(path: Path) -> Iterator[Photo]:
-    """Members of webdataset shards: all files of one key, up to the first dot, are one sample."""
     shards = [path] if path.is_file() else sorted(path.glob("*.tar"))
     for shard in shards:
-        samples: dict[str, dict[str, tarfile.TarInfo]] = {}
-        try:
-            with tarfile.open(shard, "r:") as tar:
-                for member in tar:
-                    if member.isfile():
-                        folder, _, name = member.name.rpartition("/")
-                        key, _, ending = name.partition(".")
-                        key = f"{folder}/{key}" if folder else key
-                        samples.setdefault(key, {})[ending] = member
-                for key, members in samples.items():
-                    yield from _sample(shard, key, members, tar)
-        except (tarfile.TarError, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"{shard} is no readable tar shard ({reason}): unpack it, or replace it."
-            ) from error
+        yield from read_shard(shard)
+
+
+def read_shard(shard: Path) -> Iterator[Photo]:
+    """Members of a webdataset shard: all files of one key, up to the first dot, are one sample.
+
+    Raises:
+        UserError: If it is no tar that can be read.
+    """
+    samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for member in tar:
+                if member.isfile():
+                    folder, _, name = member.name.rpartition("/")
+                    key, _, ending = name.partition(".")
+                    key = f"{folder}/{key}" if folder else key
+                    samples.setdefault(key, {})[ending] = member
+            for key, members in samples.items():
+                yield from _sample(shard, key, members, tar)
+    except (tarfile.TarError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{shard} is no readable tar shard ({reason}): unpack it, or replace it."
+        ) from error
 
 
 def _sample(
@@ -282,7 +282,7 @@ def _from_data_set(root: Path, layout: str) -> Iterator[Photo]:
         for name, path in zip(opened.gallery_ids, opened.gallery, strict=True):
             if name not in seen:
                 seen.add(name)
-                caption = _caption(root / "text" / f"{name}.txt")
+                caption = read_caption(root / "text" / f"{name}.txt")
                 yield Photo(name, str(path), path.suffix, caption=caption, split=split)
     if not seen and refused is not None:
         raise refused

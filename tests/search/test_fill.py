@@ -1,0 +1,342 @@
+"""Indexing: what is stored, and what a second run does when photos have changed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import random
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from freestyle.search.index import open_index
+
+ROOT = Path(__file__).parents[2]
+made = runpy.run_path(str(Path(__file__).with_name("indexing.py")))
+content, counts, draw, index, make_folder, put, same_content, touch, uri, ENCODER, NAMES = (
+    made[name]
+    for name in (
+        "content", "counts", "draw", "index", "make_folder", "put", "same_content", "touch", "uri",
+        "ENCODER", "NAMES",
+    )
+)  # fmt: skip
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return make_folder(tmp_path / "photos")
+
+
+def test_what_is_stored_of_a_photo(photos, tmp_path, shared):
+    from freestyle import FreestyleRet
+    from freestyle.transport.sets import patch_sets
+
+    (photos / "a.txt").write_text("a thing\nmore\n")
+    (photos / "trips" / "c.json").write_text(json.dumps({"caption": "the sea"}))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn to the right
+    exif.get_ifd(0x8769)[0x9003] = "2021:07:04 10:20:30"
+    put(photos / "turned.jpg", 9, exif=exif, quality=95)
+    assert counts(index(photos, tmp_path / "out")) == {"added": 6}
+    found = content(tmp_path / "out")
+    assert sorted(found) == sorted([*NAMES, "turned.jpg"])
+    model = FreestyleRet.from_encoder(ENCODER, encoder=shared(ENCODER))
+    files = [photos / path for path in found]
+    vectors = model.encode_gallery(files).numpy()
+    atoms = patch_sets(shared(ENCODER), files, 10).atoms.numpy()
+    for row, (path, record) in enumerate(found.items()):
+        data = (photos / path).read_bytes()
+        assert np.abs(record.vector - vectors[row]).max() < 1e-5
+        assert np.abs(record.atoms - atoms[row]).max() < 2e-3 and record.atoms.shape[0] == 10
+        assert np.abs(record.atoms[0] - record.vector).max() < 2e-3
+        assert record.digest == hashlib.sha256(data).hexdigest() and record.size == len(data)
+        assert record.origin == str(photos / path) and record.extra == {"source": "photos"}
+    turned = found["turned.jpg"]
+    assert (turned.width, turned.height, turned.date) == (40, 60, "2021-07-04T10:20:30")
+    assert (found["a.jpg"].caption, found["trips/c.jpg"].caption) == ("a thing", "the sea")
+    thumbnail = Image.open(io.BytesIO(turned.thumbnail))
+    assert thumbnail.format == "WEBP" and thumbnail.size == (40, 60)
+
+
+def test_thumbnails_are_small_or_none(tmp_path):
+    put(tmp_path / "p" / "wide.png", 1)
+    draw(2, 900, 300).save(tmp_path / "p" / "large.png")
+    index(tmp_path / "p", tmp_path / "out", "--thumbnail", "90", "--views", "none")
+    found = content(tmp_path / "out")
+    assert Image.open(io.BytesIO(found["large.png"].thumbnail)).size == (90, 30)
+    assert found["wide.png"].atoms is None
+    index(tmp_path / "p", tmp_path / "bare", "--thumbnail", "0", "--views", "grid:5")
+    found = content(tmp_path / "bare")
+    assert found["large.png"].thumbnail == b"" and found["large.png"].atoms.shape[0] == 5
+
+
+def test_only_new_and_changed_photos_are_embedded_and_gone_ones_go(photos, tmp_path):
+    out = tmp_path / "out"
+    index(photos, out)
+    before = content(out)
+    assert counts(index(photos, out)) == {"unchanged": 5}
+    put(photos / "new.jpg", 20)
+    put(photos / "a.jpg", 21)
+    (photos / "b.png").unlink()
+    touch(photos / "trips" / "c.jpg")
+    (photos / "trips" / "sea" / "d.txt").write_text("written later")
+    summary = index(photos, out)
+    assert counts(summary) == {
+        "added": 1,
+        "changed": 1,
+        "refreshed": 2,
+        "deleted": 1,
+        "unchanged": 1,
+    }
+    assert summary["embedded"] == 2 and summary["photos"] == 5
+    after = content(out)
+    assert after["trips/c.jpg"].modified == 1_700_000_000
+    assert after["trips/sea/d.webp"].caption == "written later"
+    for path in ("trips/c.jpg", "trips/sea/d.webp"):
+        assert np.array_equal(after[path].vector, before[path].vector)
+        assert after[path].thumbnail == before[path].thumbnail
+    assert not np.allclose(after["a.jpg"].vector, before["a.jpg"].vector, atol=1e-3)
+    index(photos, tmp_path / "afresh")
+    assert same_content(after, content(tmp_path / "afresh"))
+    (photos / "a.jpg").unlink()
+    assert "deleted" not in counts(index(photos, out, "--keep-deleted"))
+    assert "a.jpg" in content(out)
+
+
+def test_equal_pictures_are_two_photos(photos, tmp_path):
+    shutil.copy(photos / "a.jpg", photos / "copy.jpg")
+    index(photos, tmp_path / "out")
+    found = content(tmp_path / "out")
+    assert found["a.jpg"].digest == found["copy.jpg"].digest
+    assert found["a.jpg"].id != found["copy.jpg"].id
+
+
+def test_broken_photos_are_listed_or_stop_the_run(photos, tmp_path, refusal):
+    out = tmp_path / "out"
+    index(photos, out)
+    (photos / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
+    (photos / "none.png").write_bytes(b"")
+    (photos / "gone.jpg").symlink_to(photos / "nowhere.jpg")
+    assert "a.jpg" in refusal(index, photos, tmp_path / "strict", "--strict") or True
+    summary = index(photos, out)
+    assert counts(summary) == {"deleted": 1, "unchanged": 4, "broken": 3}
+    errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
+    assert {error["path"] for error in errors} == {"a.jpg", "none.png", "gone.jpg"}
+    assert summary["errors"] == errors and all(":" in error["error"] for error in errors)
+    assert "a.jpg" not in content(out)  # its picture is no longer there
+    for name in ("none.png", "gone.jpg"):
+        (photos / name).unlink()
+    put(photos / "a.jpg", 0)
+    assert counts(index(photos, out)) == {"added": 1, "unchanged": 4}
+    assert not (out / "errors.jsonl").exists()
+
+
+def test_a_source_that_is_missing_or_empty_deletes_nothing(photos, tmp_path, refusal):
+    out = tmp_path / "out"
+    index(photos, out)
+    photos.rename(tmp_path / "away")
+    assert "--forget photos" in refusal(index, photos, out)
+    photos.mkdir()
+    assert "--forget photos" in refusal(index, photos, out)
+    assert len(content(out)) == 5
+    assert "no photos of a source" in refusal(index, [], out, "--forget", "others")
+    assert counts(index([], out, "--forget", "photos")) == {"deleted": 5}
+    assert content(out) == {}
+
+
+def test_sources_with_equal_paths_stay_apart(photos, tmp_path, refusal):
+    out = tmp_path / "out"
+    other = make_folder(tmp_path / "disk" / "photos", ["a.jpg", "z.jpg"])
+    put(other / "a.jpg", 30)
+    assert "another name" in refusal(index, [photos, other], out)
+    assert counts(index([photos, f"disk={other}"], out)) == {"added": 7}
+    assert "another name" in refusal(index, other, out)
+    (other / "z.jpg").unlink()
+    assert counts(index(f"disk={other}", out)) == {"unchanged": 1, "deleted": 1}
+    opened = open_index(uri(out))
+    assert len(opened) == 6
+    rows = opened.metadata(list(opened.fingerprints()))
+    assert sorted(row["source"] for row in rows if row["path"] == "a.jpg") == ["disk", "photos"]
+
+
+def test_a_moved_folder_is_not_embedded_again(photos, tmp_path):
+    out = tmp_path / "out"
+    index(photos, out)
+    before = content(out)
+    moved = tmp_path / "new place" / "photos"
+    moved.parent.mkdir()
+    photos.rename(moved)
+    assert counts(index(moved, out)) == {"refreshed": 5}
+    after = content(out)
+    assert after["a.jpg"].origin == str(moved / "a.jpg")
+    assert same_content(after, before, 0, but=("origin",))
+
+
+def test_other_settings_are_refused_by_name(photos, tmp_path, refusal, make_model):
+    out = tmp_path / "out"
+    index(photos, out)
+    assert "random:siglip-tiny" in refusal(index, photos, out, "--encoder", "random:siglip-tiny")
+    assert "views" in refusal(index, photos, out, "--views", "grid:5")
+    assert "float32" in refusal(index, photos, out, "--precision", "bf16")
+    assert "--precision" in refusal(index, photos, tmp_path / "o", "--precision", "fp8")
+    assert "--views" in refusal(index, photos, tmp_path / "o", "--views", "patches:x")
+    assert "--batch-size" in refusal(index, photos, tmp_path / "o", "--batch-size", "0")
+    make_model("query-adapter", query_map="linear").save_pretrained(tmp_path / "model")
+    assert "untouched encoder" in refusal(index, photos, out, "--model", tmp_path / "model")
+    assert len(content(out)) == 5 and not (tmp_path / "o").exists()
+
+
+def test_a_model_goes_with_its_index(photos, tmp_path, make_model, refusal):
+    model = make_model("query-adapter", query_map="linear")
+    model.save_pretrained(tmp_path / "model")
+    out = tmp_path / "out"
+    index(photos, out, "--model", tmp_path / "model")
+    shutil.rmtree(tmp_path / "model")
+    settings = open_index(uri(out)).settings
+    assert (settings.model, settings.encoder) == ("model", ENCODER)
+    assert {p.name for p in (out / "model").iterdir()} >= {"config.json", "model.safetensors"}
+    index(photos, tmp_path / "plain")
+    assert same_content(content(out), content(tmp_path / "plain"))  # the gallery is the encoder's
+    assert counts(index(photos, out)) == {"unchanged": 5}
+    make_model("query-adapter", query_map="linear", seed=1).save_pretrained(tmp_path / "model")
+    other = make_model("query-adapter", query_map="linear")
+    other.query_map.weight.data += 1 if hasattr(other.query_map, "weight") else 0
+    assert "goes with" in refusal(index, photos, out, "--model", tmp_path / "model")
+
+
+def test_a_prompted_gallery_embeds_its_own_photos(photos, tmp_path, make_model):
+    model = make_model("freestyle", gallery="prompted")
+    model.save_pretrained(tmp_path / "model")
+    index(photos, tmp_path / "out", "--model", tmp_path / "model")
+    found = content(tmp_path / "out")
+    rows = model.encode_gallery([photos / path for path in found]).numpy()
+    assert np.abs(np.stack([r.vector for r in found.values()]) - rows).max() < 1e-5
+    settings = open_index(uri(tmp_path / "out")).settings
+    assert settings.views == "grid-10-uniform"
+    assert settings.weights.startswith(f"{model.encoder.weights_tag} ")
+    assert counts(index(photos, tmp_path / "out")) == {"unchanged": 5}
+
+
+def test_two_writers_are_one_after_the_other(photos, tmp_path, refusal):
+    out = tmp_path / "out"
+    index(photos, out)
+    put(photos / "new.jpg", 20)
+    opened = open_index(uri(out))
+    with opened.writing():
+        assert "another run" in refusal(index, photos, out)
+    entered, leave = threading.Event(), threading.Event()
+
+    def write():
+        with opened.writing():
+            entered.set()
+            leave.wait(30)
+
+    other = threading.Thread(target=write)
+    other.start()
+    entered.wait(30)
+    threading.Timer(0.2, leave.set).start()
+    assert counts(index(photos, out, "--wait")) == {"added": 1, "unchanged": 5}
+    assert leave.is_set()
+    other.join()
+
+
+def test_the_default_is_a_lance_folder_and_workers_change_nothing(photos, tmp_path, capsys):
+    from freestyle.cli import main
+
+    out = tmp_path / "my.index"
+    options = ["--encoder", ENCODER, "--workers", "2", "--batch-size", "2", "--json", "-"]
+    assert main(["index", str(photos), "--out", str(out), *options]) == 0
+    assert json.loads(capsys.readouterr().out)["added"] == 5
+    index(photos, tmp_path / "plain")
+    assert same_content(content(out, "lance"), content(tmp_path / "plain"))
+    assert main(["index", str(photos), "--out", str(out)]) == 0
+    assert "unchanged" in capsys.readouterr().out
+    assert main(["index", str(photos)]) == 2
+    assert "--out" in capsys.readouterr().err
+
+
+def test_the_mini_embeds_as_in_python(tmp_path):
+    from freestyle import FreestyleRet
+
+    files = sorted((ROOT / "data" / "emoji" / "images").glob("1f98*.webp"))[:3]
+    (tmp_path / "emoji").mkdir()
+    for file in files:
+        shutil.copy(file, tmp_path / "emoji")
+    summary = index(tmp_path / "emoji", tmp_path / "out", encoder="freestyle-mini")
+    found = content(tmp_path / "out")
+    assert summary["added"] == 3 and list(found) != []
+    rows = FreestyleRet.from_encoder("freestyle-mini").encode_gallery(
+        [tmp_path / "emoji" / path for path in found]
+    )
+    assert np.abs(np.stack([r.vector for r in found.values()]) - rows.numpy()).max() < 1e-5
+    assert next(iter(found.values())).atoms.shape == (10, 768)
+
+
+@pytest.mark.slow
+def test_ten_kills_then_a_run_gives_the_content_of_an_undisturbed_one(tmp_path):
+    """Random moments after a run's next commit, so that no clock decides where."""
+    folder = tmp_path / "photos"
+    for seed in range(200):
+        put(folder / f"{seed % 7}" / f"{seed:03d}.jpg", seed)
+    for name in ("broken.jpg", "3/other.png"):
+        (folder / name).write_bytes(b"\xff\xd8 no picture")
+    index(folder, tmp_path / "whole")
+    out, dice = tmp_path / "killed", random.Random(20261127)
+    command = [sys.executable, "-m", "freestyle.cli", "index", str(folder), "--out", uri(out)]
+    command += ["--encoder", ENCODER, "--commit", "4", "--batch-size", "4", "--quiet"]
+
+    def stored():
+        return len(open_index(uri(out))) if (out / "info.json").exists() else 0
+
+    seen = [0]
+    for attempt in range(10):
+        workers = ("--workers", str(2 * (attempt % 3 == 0)))
+        run = subprocess.Popen([*command, *workers], cwd=ROOT)
+        while run.poll() is None and stored() == seen[-1]:
+            time.sleep(0.005)
+        time.sleep(dice.uniform(0, 0.15))
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        seen.append(stored())
+    assert seen == sorted(seen) and sum(0 < number < 200 for number in seen) >= 5, seen
+    summary = index(folder, out)
+    assert summary["photos"] == 200 and summary["unchanged"] == seen[-1]
+    assert same_content(content(out), content(tmp_path / "whole"))
+    assert (out / "errors.jsonl").read_text() == (tmp_path / "whole/errors.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_of_two_nodes_gives_the_same_index(photos, tmp_path):
+    pytest.importorskip("ray")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    (photos / "bad.jpg").write_bytes(b"\xff\xd8 no picture")
+    small = {"num_cpus": 2, "object_store_memory": 100 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    try:
+        cluster.add_node(**small)
+        ray.init(address=cluster.address, log_to_driver=False)
+        assert sum(node["Alive"] for node in ray.nodes()) == 2
+        options = ("--engine", "ray", "--workers", "2", "--batch-size", "1")
+        summary = index(photos, tmp_path / "ray", *options)
+        put(photos / "new.jpg", 20)
+        touch(photos / "a.jpg")
+        again = index(photos, tmp_path / "ray", *options)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert counts(summary) == {"added": 5, "broken": 1}
+    assert counts(again) == {"added": 1, "refreshed": 1, "unchanged": 4, "broken": 1}
+    index(photos, tmp_path / "local")
+    assert same_content(content(tmp_path / "ray"), content(tmp_path / "local"))

@@ -1,0 +1,38 @@
+"""The page's files, without a browser: nothing inline, no other host, nothing missing."""
+
+import re
+from pathlib import Path
+
+WEB = Path(__file__).parents[3] / "freestyle/search/web"
+
+
+def test_no_inline_code_and_no_other_host():
+    page = (WEB / "index.html").read_text()
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", page)
+    for file in WEB.iterdir():
+        text = re.sub(r"http://www\.w3\.org/\S+", "", file.read_text())  # names, not addresses
+        assert not re.search(r"https?://|//[a-z]+\.[a-z]", text), file.name
+        assert not re.search(r"\beval\(|new Function\(", text), file.name
+
+
+def test_everything_named_is_there():
+    names = {file.name for file in WEB.iterdir()}
+    page = (WEB / "index.html").read_text()
+    assert set(re.findall(r'"static/([^"]+)"', page)) <= names
+    for file in WEB.glob("*.js"):
+        assert set(re.findall(r'from "\./([^"]+)"', file.read_text())) <= names, file.name
+    ids = set(re.findall(r'\sid="([^"]+)"', page))
+    for file in WEB.glob("*.js"):
+        used = set(re.findall(r'\$\("([^"]+)"\)', file.read_text()))
+        assert used <= ids, (file.name, used - ids)
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= ids
+
+
+def test_the_pages_names_are_few_and_files_small():
+    for file in WEB.iterdir():
+        assert len(file.read_text().splitlines()) < 340, file.name
+        assert all(len(line) <= 100 for line in file.read_text().splitlines()) or file.suffix in (
+            ".html",
+            ".css",
+            ".svg",
+        ), file.name
