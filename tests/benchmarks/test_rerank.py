@@ -44,5 +44,6 @@ def test_a_run_writes_what_it_printed(rerank, dsr, make_model, style_codes, tmp_
     values = json.loads((tmp_path / "out.json").read_text())
     assert values["kept"][1] == {"candidates": 40, **dict.fromkeys(
         ["sketch", "art", "mosaic", "text", "sketch+text"], 1.0)}  # fmt: skip
+    assert values["kept without"][0]["kept"] == 1
     assert len(values["choice"]) == 17 and len(values["exclusion"]) == 10
     assert "keep" in capsys.readouterr().out
