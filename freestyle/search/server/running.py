@@ -190,6 +190,8 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         UserError: If the address cannot be had.
     """
+    if not 0 <= port <= 65535:
+        raise UserError(f"port {port} does not exist: choose one up to 65535, or 0 for any")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
