@@ -64,12 +64,6 @@ def serve(
         ssl_certfile=chain,
         ssl_keyfile=key,
     )
-    try:
-        config.load()
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise UserError(
-            f"the certificate {chain} or its key {key} cannot be used ({error}): give PEM files"
-        ) from error
     sys.setswitchinterval(SWITCH_SECONDS)
     server = _Server(config, app.state.service, started)
     with listener:
