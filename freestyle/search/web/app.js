@@ -68,8 +68,9 @@ async function search() {
   }
 }
 
-function waiting(seconds, sentence) {
-  banner(`${sentence} Trying again in ${Math.round(seconds)} s.`, false);
+function waiting(seconds, status) {
+  const why = status === 429 ? "That was too quick for the server" : "The server is busy";
+  banner(`${why}: trying again in ${Math.ceil(seconds)} s.`, false);
 }
 
 function fail(error) {

@@ -230,7 +230,7 @@ def test_busy_server_is_asked_again(visit):
     page.route("**/search", refuse)
     page.fill("#text", "pizza")
     page.wait_for_selector("#banner:visible")
-    assert page.locator("#banner-text").inner_text() == "Refused with 503. Trying again in 1 s."
+    assert page.locator("#banner-text").inner_text() == "The server is busy: trying again in 1 s."
     assert page.locator("#retry").is_hidden()
     page.wait_for_selector("#retry:visible")
     assert page.locator("#banner-text").inner_text() == "Refused with 422."
