@@ -83,10 +83,7 @@ export class Drawing {
 function isDot(points, width) {
   const xs = points.map((point) => point[0]);
   const ys = points.map((point) => point[1]);
-  const extent = Math.hypot(
-    Math.max(...xs) - Math.min(...xs),
-    Math.max(...ys) - Math.min(...ys),
-  );
+  const extent = Math.hypot(Math.max(...xs) - Math.min(...xs), Math.max(...ys) - Math.min(...ys));
   return extent < Math.min(width * 0.6, 0.03);
 }
 
@@ -177,8 +174,7 @@ function drawZoomed(strokes, side, { zoom, x, y }, options) {
     ((point[0] - x) * zoom + 0.5) * side,
     ((point[1] - y) * zoom + 0.5) * side,
   ];
-  const scale = (width, stroke) =>
-    width * side * (stroke.erase || stroke.width > LINE ? zoom : 1);
+  const scale = (width, stroke) => width * side * (stroke.erase || stroke.width > LINE ? zoom : 1);
   for (const stroke of strokes) drawStroke(context, stroke, place, scale);
   return canvas;
 }
