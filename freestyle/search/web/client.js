@@ -65,7 +65,7 @@ export class Client {
    *
    * @param request The JSON of POST /search; image parts name files.
    * @param files Blobs by the name of their field.
-   * @param waiting Called with seconds and sentence before another try.
+   * @param waiting Called with seconds and the refusal's status before another try.
    * @returns The answer, or null where a newer call came in between.
    */
   async search(request, files, waiting = () => {}) {
@@ -84,7 +84,7 @@ export class Client {
         if (sequence !== this.sequence || error.name === "AbortError") return null;
         if (!(error instanceof SearchError) || !error.passes || tries >= RETRIES) throw error;
         const seconds = Math.min(error.wait * 2 ** tries, 10);
-        waiting(seconds, error.message);
+        waiting(seconds, error.status);
         await pause(seconds * 1000, abort.signal);
         if (sequence !== this.sequence) return null;
       }
