@@ -184,8 +184,12 @@ class LanceIndex:
 
     def thumbnail(self, id: str) -> bytes:
         """WebP bytes; empty where there is none."""
-        table, rows = self._look_up([id], ["thumbnail"])
-        return table["thumbnail"][int(rows[0])].as_py()
+        return self.thumbnails([id])[0]
+
+    def thumbnails(self, ids: Sequence[str]) -> list[bytes]:
+        """Those of several photos."""
+        table, rows = self._look_up(ids, ["thumbnail"])
+        return [table["thumbnail"][int(row)].as_py() for row in rows]
 
     def sample(self, count: int, seed: int = 0) -> list[str]:
         """Up to ``count`` different ids, the same for the same content and seed."""

@@ -197,4 +197,4 @@ def plain(text: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= COLUMN else text[: COLUMN - 1] + "…"
+    return text if len(text) <= COLUMN else text[: COLUMN - 1].rstrip() + "…"

@@ -152,6 +152,7 @@ def test_reads_are_what_was_written(back_end, photos):
     wanted = [{**p.metadata(), "origin": p.origin, "offset": p.offset} for p in some]
     assert index.metadata(ids) == wanted
     assert [index.thumbnail(p.id) for p in some] == [p.thumbnail for p in some]
+    assert index.thumbnails([p.id for p in some]) == [p.thumbnail for p in some]
     assert index.fingerprints() == {p.id: Fingerprint(p.size, p.modified, p.digest) for p in photos}
     further = {"camera": str, "rating": int, "f-stop": float, "Flash": bool, 'my "column"; --': str}
     columns = index.columns()

@@ -19,7 +19,8 @@ const $ = (id) => document.getElementById(id);
 let query = emptyQuery();
 let timer = 0;
 let telling = 0;
-let keys = 0;
+let keys = 0; // of pictures
+let turns = 0; // of searches
 let limits = {};
 
 const client = new Client();
@@ -40,22 +41,25 @@ const dialogs = acceptDialogs((token) => {
 function changed() {
   query.top = TOP;
   parts.show(query, !pad.empty);
+  $("working").hidden = false;
   clearTimeout(timer);
   timer = setTimeout(search, DELAY);
 }
 
 async function search() {
   clearTimeout(timer);
+  $("working").hidden = false;
   query.strokes = pad.drawing.strokes;
   trail.keep(query);
+  const turn = ++turns;
   const asked = await requestOf(query, pad.strokes);
+  if (turn !== turns) return; // a newer search has begun while the picture was made
   $("banner").hidden = true;
   if (!asked) {
     client.cancel();
     showNothing();
     return;
   }
-  $("working").hidden = false;
   try {
     const answer = await client.search(asked.request, asked.files, waiting);
     if (answer) show(answer, asked.asked);

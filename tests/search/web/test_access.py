@@ -97,6 +97,7 @@ def test_light_and_dark(visit):
     assert page.evaluate(paper) == light
     page.reload()
     assert page.evaluate(paper) == light  # kept
+    it.until("document.getElementById('gallery').textContent")
     page.click("#theme")
     assert page.evaluate(paper) == dark
     assert page.evaluate(
