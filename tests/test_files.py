@@ -7,7 +7,12 @@ import os
 
 import pytest
 
-from freestyle.files import write_atomically, write_json, write_text
+from freestyle.files import (
+    write_atomically,
+    write_folder_atomically,
+    write_json,
+    write_text,
+)
 
 
 def test_text_and_json(tmp_path):
@@ -66,3 +71,35 @@ def test_place_that_cannot_be_written(tmp_path, refusal):
     path = tmp_path / "file" / "a.txt"
     text = refusal(write_text, path, "x")
     assert str(path) in text and "choose another place" in text
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    def write(place, text):
+        (place / "deep").mkdir()
+        (place / "deep" / "a.txt").write_text(text)
+        (place / "deep" / "a.txt").chmod(0o600)
+
+    path = write_folder_atomically(tmp_path / "new" / "folder", lambda p: write(p, "old"))
+    assert (path / "deep" / "a.txt").read_text() == "old"
+
+    def fail(place):
+        write(place, "half")
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        write_folder_atomically(path, fail)
+    assert (path / "deep" / "a.txt").read_text() == "old"
+    (path / "extra.txt").write_text("goes with the old one")
+    write_folder_atomically(path, lambda p: write(p, "new"))
+    assert [p.name for p in path.iterdir()] == ["deep"]
+    assert (path / "deep" / "a.txt").read_text() == "new"
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (path / "deep" / "a.txt").stat().st_mode & 0o777 == 0o666 & ~mask
+    assert [p.name for p in path.parent.iterdir()] == ["folder"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, refusal):
+    (tmp_path / "file").write_text("x")
+    message = refusal(write_folder_atomically, tmp_path / "file" / "folder", lambda p: None)
+    assert "cannot write" in message

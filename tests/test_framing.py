@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from freestyle.config import FreestyleConfig, PromptConfig
 from freestyle.errors import UserError
-from freestyle.framing import MARGIN, frame, view
+from freestyle.framing import MARGIN, frame, frame_at_once, view
 from freestyle.query_map import QueryMap
 
 
@@ -50,6 +50,27 @@ def test_coloured_ground_is_ground_and_reaches_outside():
     assert framed.shape == picture.shape
     assert torch.allclose(framed[:, -1, -1], torch.tensor([0.0, 0.0, 0.7]), atol=0.05)
     assert framed[:, 30, 30].min() > 0.95  # the content, now in the middle
+
+
+@pytest.mark.parametrize("side", [16, 33, 80])
+def test_one_graph_frames_as_picture_by_picture(side):
+    generator = torch.Generator().manual_seed(side)
+    pictures = [torch.rand(3, side, side, generator=generator), torch.full((3, side, side), 0.4)]
+    for corner in ((0, 0), (side - 1, side // 2)):
+        pictures.append(torch.ones(3, side, side))
+        pictures[-1][:, corner[0], corner[1]] = 0.0
+    for _ in range(60):
+        ground = torch.rand(3, 1, 1, generator=generator)
+        picture = ground.expand(3, side, side).clone()
+        ends = torch.randint(0, side + 1, (2, 2), generator=generator).sort(dim=1).values.tolist()
+        (top, bottom), (left, right) = ends
+        content = torch.rand(3, bottom - top, right - left, generator=generator)
+        picture[:, top:bottom, left:right] = content
+        pictures.append(picture)
+    pictures = torch.stack(pictures)
+    expected = frame(pictures)
+    assert (expected != pictures).flatten(1).any(dim=1).sum() > 40
+    assert (frame_at_once(pictures) - expected).abs().max() < 1e-5
 
 
 def test_each_picture_depends_on_itself_alone():

@@ -99,7 +99,8 @@ def trace_texts(graph: TextGraph, length: int) -> ExportedProgram:
     ids, mask = graph.model.encoder.tokenize(EXAMPLES, 0 if prompts is None else len(prompts))
     axes: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
     if ids.shape[1] < length:
-        axes[1] = torch.export.Dim("tokens", min=2, max=length)
+        # the tracer takes 0 and 1 for special: 3 leave 2 behind the first (ONNX runs fewer as well)
+        axes[1] = torch.export.Dim("tokens", min=3, max=length)
     return _trace(graph, {"ids": ids, "mask": mask}, {"ids": axes, "mask": axes})
 
 

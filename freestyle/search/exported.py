@@ -124,6 +124,7 @@ def _from_values(values: Any, path: Path) -> Manifest:
             f"{path} is of format {found}, needed is {FORMAT}: export the model with this version"
         )
     known = {f.name for f in fields(Manifest)}
+    values = {key: tuple(v) if key in ("outputs", "styles") else v for key, v in values.items()}
     try:
         manifest = Manifest(**{key: value for key, value in values.items() if key in known})
         _ = manifest.pixels, manifest.files.items(), dict(manifest.tokens)

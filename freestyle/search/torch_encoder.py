@@ -121,7 +121,7 @@ class TorchQueryEncoder:
     def _batch(self, images: Sequence[Image.Image]) -> Encoded:
         model = self.model
         pixels = torch.stack([model.encoder.preprocess(image) for image in images])
-        features, codes = prepare(model, pixels.to(model.device))
+        features, codes = prepare(model, pixels.to(model.device), once=True)
         rows = model.complete_query(model.query_from(features, codes), codes)
         return Encoded(
             rows=rows.float().cpu().numpy(),
@@ -143,14 +143,29 @@ class TorchQueryEncoder:
         )
 
 
-def prepare(model: FreestyleRet, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-    """``model.prepare`` with all framings in one pass: ``(B, F * E)`` and codes."""
+def prepare(
+    model: FreestyleRet, pixels: Tensor, *, once: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """``model.prepare`` with all framings in one pass: ``(B, F * E)`` and codes.
+
+    Args:
+        model: Any FreestyleRet.
+        pixels: ``(B, 3, S, S)``.
+        once: Whether a picture that fills its sheet, whose framings are all alike, passes once; a
+            graph that is to be exported cannot depend on the picture so.
+    """
     if model.uses_tokens or len(model.framings) == 1:
         return model.prepare(pixels)
     codes = model.reader(pixels) if model.reader is not None else None
-    views = torch.cat([view(pixels, framing) for framing in model.framings])  # (F * B, ...)
-    rows = model.encoder.embed_image(views).unflatten(0, (len(model.framings), -1))
-    return rows.transpose(0, 1).flatten(1), codes
+    views = torch.stack([view(pixels, framing) for framing in model.framings])  # (F, B, 3, S, S)
+    if not once:
+        rows = model.encoder.embed_image(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        return rows.transpose(0, 1).flatten(1), codes
+    new = (views[1:] != views[:1]).flatten(2).any(dim=2)  # (F - 1, B)
+    rows = model.encoder.embed_image(torch.cat([views[0], views[1:][new]]))
+    parts = rows[: len(pixels)].repeat(len(views), 1, 1)  # (F, B, E)
+    parts[1:][new] = rows[len(pixels) :]
+    return parts.transpose(0, 1).flatten(1), codes
 
 
 def gallery_tag(model: FreestyleRet) -> str:

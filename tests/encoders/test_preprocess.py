@@ -10,7 +10,7 @@ from PIL import Image
 
 from freestyle.encoders.base import Preprocessing
 from freestyle.encoders.families import FAMILIES
-from freestyle.encoders.preprocess import to_pixels
+from freestyle.encoders.preprocess import to_array, to_pixels
 
 SHAPES = [(640, 480), (300, 1000), (30, 20), (1, 1), (3, 1000), (1000, 3), (225, 224), (64, 64)]
 
@@ -95,3 +95,13 @@ def test_square_of_the_right_size_is_untouched(make_image):
 
 def _bytes(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image))
+
+
+@pytest.mark.parametrize("resize", ["shortest", "exact", "pad"])
+def test_arrays_are_the_tensors(make_image, resize):
+    rule = Preprocessing(48, resize)
+    for width, height, mode in ((1, 1, "RGB"), (7, 300, "RGBA"), (90, 61, "L"), (48, 48, "RGB")):
+        image = make_image(width, height, mode)
+        array = to_array(image, rule)
+        assert array.dtype == np.float32 and array.flags.c_contiguous
+        assert np.array_equal(array, to_pixels(image, rule).numpy())

@@ -85,6 +85,16 @@ def test_the_encoder_equals_the_model(encoder, make_picture):
     assert encoder.embed_images([]).rows.shape == (0, encoder.width + COLUMNS)
 
 
+def test_pictures_with_and_without_margins(encoder, make_picture):
+    """Those that fill their sheet have one framing, others two."""
+    full, sheet = make_picture(1, side=30), Image.new("RGB", (90, 90), "white")
+    sheet.paste(make_picture(2, side=30), (20, 45))
+    pictures = [full, sheet, full, sheet, sheet]
+    expected = encoder.model.encode_query(pictures).numpy()
+    np.testing.assert_allclose(encoder.embed_images(pictures).rows, expected, atol=1e-5)
+    np.testing.assert_allclose(encoder.embed_images([full]).rows, expected[:1], atol=1e-5)
+
+
 def test_styles_are_the_gates_shares_and_places_the_spaces_weights(encoder, pictures):
     found, model = encoder.embed_images(pictures), encoder.model
     with torch.no_grad():
