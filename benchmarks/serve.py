@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import os
 import platform
@@ -90,15 +91,16 @@ def sketches(count: int, folder: Path, seed: int) -> list[bytes]:
     rng = np.random.default_rng(seed)
     names = [entry["image"] for entry in json.loads((folder / "test.json").read_text("utf-8"))]
     pictures = [Image.open(folder / "sketch" / name).convert("RGB") for name in names]
-    made = []
-    for number in range(count):
-        picture = pictures[number % len(pictures)]
+    made: dict[bytes, None] = {}  # in order, each once: an empty sketch is the same when shifted
+    for picture in itertools.cycle(pictures):
+        if len(made) == count:
+            break
         shifted = Image.new("RGB", picture.size, "white")
         shifted.paste(picture, tuple(rng.integers(-SHIFT, SHIFT + 1, 2).tolist()))
         buffer = io.BytesIO()
         shifted.save(buffer, "PNG", compress_level=1)
-        made.append(buffer.getvalue())
-    return made
+        made[buffer.getvalue()] = None
+    return list(made)
 
 
 def texts(count: int, folder: Path) -> list[str]:

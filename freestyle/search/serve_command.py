@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import ssl
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -82,8 +84,7 @@ def main(args: Sequence[str]) -> None:
     token = read_token(options)
     if options.workers < 0:
         raise UserError(f"--workers is {options.workers}: give 1 or more, or 0 for a good number")
-    if bool(options.certificate) != bool(options.key):
-        raise UserError("HTTPS needs --certificate and --key: give both")
+    certificate = read_certificate(options)
     from freestyle.search.searcher import Searcher
     from freestyle.search.server import running
     from freestyle.search.server.app import create_app
@@ -114,7 +115,6 @@ def main(args: Sequence[str]) -> None:
 
     if not token and options.host not in ("127.0.0.1", "localhost", "::1"):
         sys.stderr.write("no token is set: whoever reaches this port sees the photos\n")
-    certificate = (options.certificate, options.key) if options.certificate else None
     running.serve(
         app,
         listener,
@@ -133,6 +133,10 @@ def read_limits(options: argparse.Namespace) -> Limits:
     """
     from freestyle.search.server.limits import MEGABYTE, Limits
 
+    for name in ("rate", "max_body", "max_pixels", "timeout"):
+        value = getattr(options, name)
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"--{name.replace('_', '-')} is {value}: give a number")
     changed: dict[str, float] = {}
     if options.rate is not None:
         changed |= {"rate": options.rate, "burst": max(2 * options.rate, 1)}
@@ -143,6 +147,26 @@ def read_limits(options: argparse.Namespace) -> Limits:
     if options.timeout is not None:
         changed["seconds"] = options.timeout
     return replace(Limits(), **changed)  # type: ignore[arg-type]
+
+
+def read_certificate(options: argparse.Namespace) -> tuple[str, str] | None:
+    """Files of the certificate chain and its key; None for HTTP.
+
+    Raises:
+        UserError: If only one is given, or they cannot be used.
+    """
+    if not options.certificate and not options.key:
+        return None
+    if not options.certificate or not options.key:
+        raise UserError("HTTPS needs --certificate and --key: give both")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.certificate, options.key)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise UserError(
+            f"{options.certificate} and {options.key} cannot be used for HTTPS ({error}): give the "
+            "PEM files of a certificate chain and of its key"
+        ) from error
+    return options.certificate, options.key
 
 
 def read_token(options: argparse.Namespace) -> str:

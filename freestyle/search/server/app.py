@@ -171,7 +171,7 @@ async def health(request: Request) -> Response:
     """Whether searches are answered."""
     service: Service = request.app.state.service
     status = service.status
-    values = {"status": status, "photos": len(service.searcher.index)}
+    values = {"status": status, "photos": service.count}
     return JSONResponse(values, 200 if status == "ok" else 503)
 
 

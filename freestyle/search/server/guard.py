@@ -97,9 +97,6 @@ class Guard:
             await exchange.refuse(refusal)
         except ClientDisconnect:
             exchange.status = GONE
-        except TimeoutError:  # the client takes no more of the answer
-            exchange.status = GONE
-            raise
         except Exception:
             logger.exception("%s %s failed", scope["method"], exchange.route)
             await exchange.refuse(Refusal(500, "the server failed: its log says why", "failure"))
@@ -207,7 +204,7 @@ class _Exchange:
         """Send, with what every answer says; a client that takes nothing is given up.
 
         Raises:
-            TimeoutError: If the client does not take it in time.
+            ClientDisconnect: If the client does not take it in time.
         """
         if message["type"] == "http.response.start":
             self._started = True
@@ -218,8 +215,11 @@ class _Exchange:
             if self.guard._closing() and b"connection" not in names:
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
-        async with asyncio.timeout(self.guard.limits.head_seconds):
-            await self._send(message)
+        try:
+            async with asyncio.timeout(self.guard.limits.head_seconds):
+                await self._send(message)
+        except TimeoutError:
+            raise ClientDisconnect from None
 
     async def refuse(self, refusal: Refusal) -> None:
         """Answer with a refusal, after what is left of the body, so that clients get to read it."""

@@ -64,12 +64,6 @@ def serve(
         ssl_certfile=chain,
         ssl_keyfile=key,
     )
-    try:
-        config.load()
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise UserError(
-            f"the certificate {chain} or its key {key} cannot be used ({error}): give PEM files"
-        ) from error
     sys.setswitchinterval(SWITCH_SECONDS)
     server = _Server(config, app.state.service, started)
     with listener:
@@ -190,6 +184,8 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         UserError: If the address cannot be had.
     """
+    if not 0 <= port <= 65535:
+        raise UserError(f"port {port} does not exist: choose one up to 65535, or 0 for any")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

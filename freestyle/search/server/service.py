@@ -31,6 +31,10 @@ class Service:
         searcher: Answers the queries.
         limits: What is refused.
         decoders: Decoding processes; by the number of cores where 0.
+
+    Attributes:
+        count: Photos at the last search; asking a server's index each time could take long.
+        closing: Whether the end has begun.
     """
 
     def __init__(self, searcher: Searcher, limits: Limits, decoders: int = 0) -> None:
@@ -40,10 +44,11 @@ class Service:
         self.batcher = Batcher(self._search_many, limits, self.metrics)
         self.photos = PhotoReader(searcher.index, limits)
         self.closing = False
+        self.count = len(searcher.index)
+        self.metrics.photos.set(self.count)
 
     async def start(self) -> None:
         """Start processes and thread, and pay what only the first query costs."""
-        self.metrics.photos.set(len(self.searcher.index))
         await self.decoder.start()
         await asyncio.to_thread(self.searcher.warm_up)
         self.batcher.start()
@@ -88,7 +93,8 @@ class Service:
         stages = {**values["milliseconds"], "decode": round(1000 * decode, 2)}
         stages["total"] = round(1000 * (time.perf_counter() - start), 2)
         self.metrics.search_took({**stages, "receive": 1000 * (begin - start)})
-        self.metrics.photos.set(values["photos"])
+        self.count = values["photos"]
+        self.metrics.photos.set(self.count)
         return {**values, "milliseconds": stages}
 
     async def _query(self, received: Received, pictures: dict[int, Image.Image]) -> Query:

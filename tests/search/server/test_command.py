@@ -69,7 +69,10 @@ def test_token(tmp_path, monkeypatch):
         (["i", "--token", "short"], "16"),
         (["i", "--token", "with a space inside it"], "without spaces"),
         (["i", "--token-file", "nothing.txt"], "nothing.txt"),
+        (["i", "--timeout", "inf"], "--timeout"),
+        (["i", "--max-pixels", "inf"], "--max-pixels"),
         (["i", "--certificate", "c.pem"], "--key"),
+        (["i", "--certificate", "c.pem", "--key", "k.pem"], "c.pem"),
         (["i", "--cors"], "--cors"),
     ],
 )
