@@ -4,9 +4,9 @@
 // {points: [[x, y, pressure], ...], width, colour, erase}; strokes are never changed once added.
 
 export const WIDTHS = [
-  { width: 0.018, name: "Fine" },
+  { width: 0.024, name: "Fine" },
   { width: 0.034, name: "Medium" },
-  { width: 0.065, name: "Broad" },
+  { width: 0.05, name: "Broad" },
   { width: 0.13, name: "Brush" },
 ];
 export const COLOURS = [
@@ -22,9 +22,9 @@ export const COLOURS = [
 ];
 
 // A dot of a line drawing is wider than its lines: in OpenMoji's, an eye is three lines wide.
-const DOT = 3.5;
+const dotOf = (width) => Math.min(width * 4, width + 0.085);
 // Wider strokes are areas: they grow with the drawing, lines keep their width.
-const LINE = 0.05;
+const LINE = 0.055;
 const MARGIN = 0.09; // around the content, of the exported picture's side
 const LARGEST_ZOOM = 5;
 const SCAN = 256; // pixels of the side at which content is looked for
@@ -83,10 +83,7 @@ export class Drawing {
 function isDot(points, width) {
   const xs = points.map((point) => point[0]);
   const ys = points.map((point) => point[1]);
-  const extent = Math.hypot(
-    Math.max(...xs) - Math.min(...xs),
-    Math.max(...ys) - Math.min(...ys),
-  );
+  const extent = Math.hypot(Math.max(...xs) - Math.min(...xs), Math.max(...ys) - Math.min(...ys));
   return extent < Math.min(width * 0.6, 0.03);
 }
 
@@ -98,7 +95,7 @@ export function drawStroke(context, stroke, place, scale) {
   context.lineCap = context.lineJoin = "round";
   if (isDot(points, width)) {
     const [x, y] = place(points[points.length - 1]);
-    const size = !erase && width < LINE ? width * DOT : width;
+    const size = !erase && width < LINE ? dotOf(width) : width;
     context.beginPath();
     context.arc(x, y, scale(size, stroke) / 2, 0, 2 * Math.PI);
     context.fill();
@@ -177,8 +174,7 @@ function drawZoomed(strokes, side, { zoom, x, y }, options) {
     ((point[0] - x) * zoom + 0.5) * side,
     ((point[1] - y) * zoom + 0.5) * side,
   ];
-  const scale = (width, stroke) =>
-    width * side * (stroke.erase || stroke.width > LINE ? zoom : 1);
+  const scale = (width, stroke) => width * side * (stroke.erase || stroke.width > LINE ? zoom : 1);
   for (const stroke of strokes) drawStroke(context, stroke, place, scale);
   return canvas;
 }

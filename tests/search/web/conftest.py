@@ -30,6 +30,8 @@ ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
 )
 EVERY = 25  # of the emoji that are no faces: one in so many is in the small gallery
 ALSO = ("automobile", "red heart", "blue heart", "house", "cat face", "pizza")

@@ -107,6 +107,20 @@ def test_large_picture_is_shrunk_before_it_is_sent(visit, tmp_path):
     assert sent.size == (1600, 1600)
 
 
+def test_camera(visit):
+    it = visit()
+    page = it.page
+    page.click("#camera")
+    page.wait_for_selector("#camera-dialog[open]")
+    it.until("document.getElementById('video').videoWidth > 0")
+    page.click("#shoot")
+    it.has_parts(1)
+    assert len(it.names()) == 24 and it.parts() == ["From the camera"]
+    (sent,) = it.searches[-1]["pictures"].values()
+    assert min(sent.size) > 100
+    assert page.evaluate("document.getElementById('video').srcObject") is None  # switched off
+
+
 def test_weights_change_the_ranking(visit):
     it = visit()
     page = it.page
@@ -216,7 +230,7 @@ def test_busy_server_is_asked_again(visit):
     page.route("**/search", refuse)
     page.fill("#text", "pizza")
     page.wait_for_selector("#banner:visible")
-    assert page.locator("#banner-text").inner_text() == "Refused with 503. Trying again in 1 s."
+    assert page.locator("#banner-text").inner_text() == "The server is busy: trying again in 1 s."
     assert page.locator("#retry").is_hidden()
     page.wait_for_selector("#retry:visible")
     assert page.locator("#banner-text").inner_text() == "Refused with 422."
