@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -47,9 +48,9 @@ TABLE = "photos"
 INDEXED = 20_000  # photos from which a search reads an index instead of comparing all
 KEYED = 1_000  # photos from which ids are looked up in an index
 REGROWN = 4  # times as many photos as the index was trained on: train it anew
-PARTITION = 1_000  # photos to a partition of the inverted file, about
-PROBED = 20  # partitions read per query
-CANDIDATES = 100  # whose scores are computed exactly, at least; and ten per result
+PARTITIONS = 1 / 3  # of the square root of the number of photos: 105 of 100,000
+PROBED = 50  # partitions read per query
+CANDIDATES = 40  # beyond the k, or half of them, whose scores are computed exactly
 TIES = 10_000  # equal scores at the last place that are still put in order
 KEPT = timedelta(minutes=10)  # how long old versions stay, for readers in the middle of them
 LOOKED_UP = 500  # ids in one query
@@ -85,7 +86,8 @@ class LanceIndex:
             folder.refuse_taken(left)
             with changing(path):
                 fields = table_schema({}, settings)
-                connect(path).create_table(TABLE, schema=fields, mode="overwrite")
+                shutil.rmtree(path / f"{TABLE}.lance", ignore_errors=True)
+                connect(path).create_table(TABLE, schema=fields)
             folder.create(NAME, settings, left)
         return cls(uri, path)
 
@@ -143,7 +145,7 @@ class LanceIndex:
                 table.create_index("id", config=BTree())
             found = indexed.get("vector")
             if rows >= INDEXED and (found is None or rows > REGROWN * found.num_indexed_rows):
-                parts = max(1, rows // PARTITION)
+                parts = max(1, round(PARTITIONS * rows**0.5))
                 table.create_index("vector", config=IvfRq("dot", num_partitions=parts))
 
     def fingerprints(self) -> dict[str, Fingerprint]:
@@ -223,10 +225,10 @@ class LanceIndex:
         self._opened = None
 
     def _nearest(self, table: Any, query: np.ndarray, k: int, sql: str | None) -> Hits:
-        limit = max(10 * k, CANDIDATES)
+        limit = k + max(k // 2, CANDIDATES)
         while True:
             search = table.search(query, vector_column_name="vector").distance_type("dot")
-            search = search.minimum_nprobes(PROBED).maximum_nprobes(0)
+            search = search.minimum_nprobes(PROBED).maximum_nprobes(0 if sql else PROBED)
             search = search.select(["id", "vector", "_distance"]).limit(limit)
             found = (search.where(sql) if sql else search).to_arrow()
             vectors = matrix(found["vector"], self.settings.width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def open_encoder(
-    index: Index, model: str | None = None, onnx: str | None = None, *, device: str = "cpu"
+    index: Index,
+    model: str | None = None,
+    onnx: str | None = None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
 ) -> QueryEncoder:
     """A query encoder for an index.
 
@@ -24,16 +30,21 @@ def open_encoder(
             the index, where None.
         onnx: Folder of an exported query encoder, which runs without torch.
         device: Where torch computes.
+        threads: Of an exported encoder, for one pass; all cores where None.
 
     Raises:
-        UserError: If it cannot be read, or both are given.
+        UserError: If it cannot be read, both are given, or torch is needed and not installed.
     """
     if model is not None and onnx is not None:
         raise UserError("both a model and an exported encoder are given: leave one out")
     if onnx is not None:
         from freestyle.search.onnx_encoder import OnnxQueryEncoder
 
-        return OnnxQueryEncoder.open(onnx)
+        return OnnxQueryEncoder.open(onnx, threads=threads)
+    if find_spec("torch") is None:
+        raise UserError(
+            "torch is not installed: name a folder of freestyle export with --onnx, or install it"
+        )
     from freestyle.search.torch_encoder import TorchQueryEncoder
 
     source = model or model_of(index)

@@ -89,6 +89,7 @@ class Searcher:
         onnx: str | None = None,
         *,
         device: str = "cpu",
+        threads: int | None = None,
         **options: Any,
     ) -> Searcher:
         """Open an index and the query encoder that goes with it.
@@ -98,6 +99,7 @@ class Searcher:
             model: Folder or hub id of a trained model; the one that the index names where None.
             onnx: Folder of an exported query encoder, which runs without torch.
             device: Where torch computes.
+            threads: Of an exported encoder, for one pass; all cores where None.
             **options: As for the class.
 
         Raises:
@@ -107,7 +109,9 @@ class Searcher:
         from freestyle.search.opening import open_encoder
 
         index = open_index(uri)
-        return cls(index, open_encoder(index, model, onnx, device=device), **options)
+        return cls(
+            index, open_encoder(index, model, onnx, device=device, threads=threads), **options
+        )
 
     def search(self, *query: Query | Part, **options: Any) -> SearchResult:
         """Answer one query.

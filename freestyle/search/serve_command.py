@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--port", type=int, default=8000, help="0 takes any free one")
     p.add_argument("--model", help="folder or hub id of a trained model (default: the index's)")
     p.add_argument("--onnx", help="folder of freestyle export: no torch is needed then")
+    p.add_argument("--threads", type=int, help="of one pass with --onnx (default: all cores)")
     p.add_argument("--device", default="cpu", help="where torch computes (default: cpu)")
     p.add_argument(
         "--rerank", type=int, help="candidates that are scored by their sets (default: 50)"
@@ -93,7 +94,12 @@ def main(args: Sequence[str]) -> None:
     listener = running.listen(options.host, options.port)
     own = {} if options.rerank is None else {"rerank": options.rerank}
     searcher = Searcher.open(
-        options.index, options.model, options.onnx, device=options.device, **own
+        options.index,
+        options.model,
+        options.onnx,
+        device=options.device,
+        threads=options.threads,
+        **own,
     )
     app = create_app(
         searcher,

@@ -11,7 +11,7 @@ import pytest
 
 from freestyle.errors import UserError
 from freestyle.search.filters import parse_filter
-from freestyle.search.records import COLUMNS, Fingerprint
+from freestyle.search.records import COLUMNS, Fingerprint, PhotoRecord
 
 made = runpy.run_path(str(Path(__file__).with_name("made_photos.py")))
 ATOMS, SETTINGS, WIDTH = made["ATOMS"], made["SETTINGS"], made["WIDTH"]
@@ -268,6 +268,41 @@ def test_without_sets(back_end):
     index = back_end.filled(photos, settings)
     assert_holds(index, photos)
     assert index.atoms([photos[1].id, photos[2].id]).shape == (2, 0, WIDTH)
+
+
+def test_many_photos_are_found_by_an_index(tmp_path, monkeypatch):
+    from freestyle.search import lance
+
+    monkeypatch.setattr(lance, "INDEXED", 2000)
+    monkeypatch.setattr(lance, "PROBED", 5)
+    settings = dataclasses.replace(SETTINGS, width=32, views="", atoms=0)
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((40, 32))
+    vectors = unit(centres[random.integers(40, size=3000)] + random.standard_normal((3000, 32)))
+    photos = [
+        PhotoRecord(f"{at:05d}", f"{at % 3}/{at}.jpg", vector.astype(np.float32), size=at)
+        for at, vector in enumerate(vectors)
+    ]
+    index = BackEnd("lance", tmp_path).filled(photos[:2500], settings)
+    with index.writing():
+        index.optimise()
+        index.upsert(photos[2500:])  # found though the index does not hold them yet
+        index.delete([photo.id for photo in photos[:100]])
+    assert "ANNIvfPartition" in index._opened.search(vectors[0]).distance_type("dot").explain_plan()
+    queries = (vectors[2490:2510] + 0.1 * random.standard_normal((20, 32))).astype(np.float32)
+    for texts in ([], ["folder = 1"], ["size > 2900"]):
+        where = parse_filter(texts, index.columns()) if texts else None
+        kept = 0
+        for query, hits in zip(queries, index.search(queries, 10, where), strict=True):
+            ids, scores = brute_force(photos[100:], query, 10, where)
+            kept += len(set(ids) & set(hits.ids))
+            assert len(hits) == 10 and (np.diff(hits.scores) <= 0).all()
+            assert hits.scores[0] == pytest.approx(scores[ids.index(hits.ids[0])], rel=1e-5)
+        assert kept >= 0.9 * 200
+    with index.writing():
+        index.optimise()
+    assert index._opened.index_stats("vector_idx").num_unindexed_rows == 0
+    assert len(index) == 2900 and len(index.vectors(["00100", "02999"])) == 2
 
 
 def test_unknown_ids(back_end, photos):
