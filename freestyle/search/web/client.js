@@ -1,6 +1,7 @@
 // The HTTP side: one search at a time, stale answers dropped, errors as sentences.
 
 const RETRIES = 4;
+const PAUSE = 1500; // milliseconds before a picture is asked for again
 const TOKEN = "freestyle-token";
 
 /** What went wrong, in one sentence; `status` is 0 where no answer came. */
@@ -100,6 +101,9 @@ export class Client {
   /** Fill an <img>; where a token is needed, its bytes are fetched with it. */
   async picture(image, path) {
     if (!this.token) {
+      // A busy server may refuse some of many; a second time is enough.
+      const again = () => setTimeout(() => (image.src = path), PAUSE);
+      image.addEventListener("error", again, { once: true });
       image.src = path;
       return;
     }
