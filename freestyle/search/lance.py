@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from freestyle.errors import UserError
-from freestyle.search.columns import OWN, checked, checked_queries
+from freestyle.search.columns import OWN, checked, checked_queries, stored_key
 from freestyle.search.folder import IndexFolder
 from freestyle.search.ranking import SLACK, ranked, sampled
 from freestyle.search.records import Fingerprint, Hits, IndexSettings, PhotoRecord
@@ -180,6 +180,9 @@ class LanceIndex:
         queries = checked_queries(queries, k, self.settings.width, self.uri)
         sql = where_sql(where) if where else None
         with self._reading() as table:
+            asked = {stored_key(c.column) for c in where.conditions} if where else set()
+            if not asked <= set(table.schema.names):  # a column that no photo has
+                return [Hits([], np.empty(0, dtype=np.float32)) for _ in queries]
             return [self._nearest(table, query, k, sql) for query in queries]
 
     def vectors(self, ids: Sequence[str]) -> np.ndarray:
