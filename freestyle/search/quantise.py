@@ -2,9 +2,10 @@
 
 Matrix products and embedding tables only, with a scale for each output channel. Convolutions stay
 float32: their 8-bit form cost recall by the dozen of points and ran slower on CPUs than ONNX
-Runtime's float one. Signed weights per channel did best on validation queries of DSR-Emoji, by a
-query or two; on x86 CPUs without VNNI instructions their products may saturate, so measure there
-(``benchmarks/export.py``).
+Runtime's float one. Signed or unsigned, per channel or per matrix made a query or two of difference
+on validation, no more; signed per channel was the fastest. On x86 CPUs without VNNI instructions
+its products may saturate, so measure there (``benchmarks/export.py``). A range is taken over the
+whole batch, so that in 8 bits a row depends a little on its neighbours.
 """
 
 from __future__ import annotations

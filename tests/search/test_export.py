@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from freestyle.config import CalibrationConfig, FreestyleConfig, TowerConfig
+from freestyle.config import CalibrationConfig, FreestyleConfig, StyleConfig, TowerConfig
 from freestyle.datasets.images import load_image
 from freestyle.encoders import create
 from freestyle.model import FreestyleRet
@@ -96,15 +96,23 @@ def agree(model, folder, formats=("onnx",), tolerance=TOLERANCE):
 
 @pytest.fixture(scope="module")
 def styled(shared, style_config, style_codes):
-    """Both framings, a styled map, a calibration with a gate: the demo's kind of model."""
-    return asking["make_model"](shared, style_config, style_codes)
+    """Both framings, a styled map, a calibration with a gate: the demo's kind of model.
+
+    Around one layer of each tower, since tracing takes its time by the number of operators.
+    """
+    short = create("random:clip-tiny")
+    for tower in (short.model.vision_model, short.model.text_model):
+        tower.encoder.layers = tower.encoder.layers[:1]
+    short.depth = 1
+    parts = {"random:clip-tiny": short, style_config: shared(style_config)}
+    return asking["make_model"](parts.__getitem__, style_config, style_codes)
 
 
 @pytest.fixture(scope="module")
 def exported(styled, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "model"
-    differences = export_model(styled, folder, formats=("onnx", "torch"))
-    assert differences.keys() == {"onnx", "torch"} and max(differences.values()) <= TOLERANCE
+    differences = export_model(styled, folder)
+    assert differences.keys() == {"onnx"} and differences["onnx"] <= TOLERANCE
     return folder
 
 
@@ -122,7 +130,7 @@ def moved(model):
 
 
 def test_a_styled_map_over_two_framings_with_its_calibration(styled, exported):
-    found = agree(styled, exported, formats=("onnx", "torch"))
+    found = agree(styled, exported)
     assert (found.encoder, found.weights) == ("random:clip-tiny", styled.encoder.weights_tag)
     assert found.embed_images([]).rows.shape == (0, found.width + found.columns)
     assert found.embed_texts([]).rows.shape == (0, found.width + found.columns)
@@ -280,8 +288,9 @@ PATHS = {
 def test_tokens_and_adapters_in_each_family(make_model, tmp_path, name):
     method, encoder, more = PATHS[name]
     model = moved(make_model(method, encoder, **more))
-    export_model(model, tmp_path / "out")
-    agree(model, tmp_path / "out")
+    differences = export_model(model, tmp_path / "out", formats=("onnx", "torch"))
+    assert max(differences.values()) <= TOLERANCE
+    agree(model, tmp_path / "out", formats=("onnx", "torch"))
 
 
 @pytest.mark.slow
@@ -297,6 +306,15 @@ def test_a_calibration_of_equal_shares_and_a_prompted_gallery(make_model, tmp_pa
 
 
 @pytest.mark.slow
-def test_the_mini(tmp_path):
-    main(["--encoder", "freestyle-mini", "--out", str(tmp_path / "out")])
-    agree(FreestyleRet.from_encoder("freestyle-mini"), tmp_path / "out")
+def test_the_mini_with_both_framings_and_the_shipped_style_reader(tmp_path):
+    style = StyleConfig(network="vgg-mini", taps=("relu2_1",), resolution=96)
+    model = FreestyleRet(
+        FreestyleConfig(encoder="freestyle-mini", style=style, query_map="styled", framing="both")
+    )
+    generator = torch.Generator().manual_seed(0)
+    for buffer in (model.space.axes, model.space.bases):
+        buffer.copy_(torch.randn(buffer.shape, generator=generator) / 10)
+    model.space.factor.fill_(1.0)
+    moved(model).save_pretrained(tmp_path / "model")
+    main(["--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")])
+    agree(FreestyleRet.from_pretrained(tmp_path / "model"), tmp_path / "out")
