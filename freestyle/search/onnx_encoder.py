@@ -107,6 +107,11 @@ class OnnxQueryEncoder:
             return vectors
         return np.concatenate([vectors, self._terms(vectors)], axis=1)
 
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """Names of the trained styles that it tells apart."""
+        return tuple(self.manifest.styles) if "shares" in self.manifest.outputs else ()
+
     def _styles(self, shares: np.ndarray) -> tuple[dict[str, float], ...]:
         """Probabilities by name from shares ``(B, S)``; what is left is ``other``."""
         names = self.manifest.styles

@@ -37,11 +37,16 @@ class QueryEncoder(Protocol):
         encoder: Name of the encoder, as in :class:`~freestyle.search.records.IndexSettings`.
         weights: Weights tag, likewise.
         width: E.
+        styles: Names of the trained styles that it tells apart; empty where it cannot.
     """
 
     encoder: str
     weights: str
     width: int
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """See the class."""
 
     def embed_images(self, images: Sequence[Image.Image]) -> Encoded:
         """Query pictures (upright RGB, from ``load_image``) of any size."""

@@ -118,6 +118,13 @@ class TorchQueryEncoder:
         own = self.model.calibration
         return self.width + (own.n_styles + 1 if own is not None and own.is_fitted else 0)
 
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """Names of the trained styles that the calibration's gate tells apart."""
+        own, names = self.model.calibration, tuple(self.model.config.styles or ())
+        gated = own is not None and own.is_fitted and own.gate_weight.shape[1] > 0
+        return names if gated and len(names) == own.n_styles else ()
+
     def _batch(self, images: Sequence[Image.Image]) -> Encoded:
         model = self.model
         pixels = torch.stack([model.encoder.preprocess(image) for image in images])
@@ -131,12 +138,11 @@ class TorchQueryEncoder:
 
     def _styles(self, codes: Tensor | None, batch: int) -> tuple[dict[str, float], ...]:
         """Probabilities by the calibration's gate, which alone knows the styles by name."""
-        own, names = self.model.calibration, self.model.config.styles
-        gated = own is not None and own.is_fitted and own.gate_weight.shape[1] > 0
-        if not gated or codes is None or len(names) != own.n_styles:
+        names = self.styles
+        if not names or codes is None:
             return ({},) * batch
         gram = self.model.style_inputs(codes, batch)["gram"]
-        shares = own.shares(gram, batch).double().cpu().tolist()  # (B, S)
+        shares = self.model.calibration.shares(gram, batch).double().cpu().tolist()  # (B, S)
         return tuple(
             {**dict(zip(names, row, strict=True)), OTHER: max(0.0, 1.0 - sum(row))}
             for row in shares

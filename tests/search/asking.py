@@ -69,6 +69,7 @@ class WordEncoder:
     """Texts are sums of their words' random vectors; pictures the vector of their colour."""
 
     encoder, weights, width = "words", "words@1", 24
+    styles = ("sketch",)
 
     def __init__(self):
         self.asked = []

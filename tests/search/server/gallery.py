@@ -34,6 +34,7 @@ class ColourEncoder:
     """Pictures and texts to unit vectors ``(48,)`` of colours; ``delay`` seconds a batch."""
 
     encoder, weights, width = "colours", "colours@1", WIDTH
+    styles = ("sketch", "art")
 
     def __init__(self, delay=0.0):
         self.delay = delay
