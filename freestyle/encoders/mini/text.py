@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -32,6 +34,20 @@ def minilm_folder() -> Path:
     )
 
 
+@contextlib.contextmanager
+def _no_bar() -> Iterator[None]:
+    """Without the progress bar of transformers, which is as it was afterwards."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 class MiniLM(nn.Module):
     """Sentence embeddings by mean pooling, as sentence-transformers makes them; frozen."""
 
@@ -41,7 +57,8 @@ class MiniLM(nn.Module):
 
         folder = minilm_folder()
         self.tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        self.model = AutoModel.from_pretrained(str(folder), attn_implementation="eager")
+        with _no_bar():  # of a second's loading
+            self.model = AutoModel.from_pretrained(str(folder), attn_implementation="eager")
         self.model.float().eval().requires_grad_(False)
 
     def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
