@@ -296,6 +296,15 @@ def test_a_bad_query_does_not_spoil_the_others(words, tmp_path):
         searcher.search_many(queries)
 
 
+def test_warming_up_leaves_nothing_for_the_first_query(words):
+    index, _ = words
+    encoder = WordEncoder()
+    searcher = Searcher(index, encoder)
+    searcher.warm_up()
+    assert [what for what, _ in encoder.asked] == ["images", "texts"]
+    assert searcher.gallery.count == 20 and len(searcher.gallery.sample) == 20
+
+
 def test_what_was_embedded_lately_is_remembered(words):
     index, _ = words
     encoder = WordEncoder()
@@ -312,6 +321,19 @@ def test_what_was_embedded_lately_is_remembered(words):
         ("5",),
         ("3",),
     ]
+
+
+def test_threads_may_share_a_searcher(words):
+    from concurrent.futures import ThreadPoolExecutor
+
+    index, _ = words
+    searcher = Searcher(index, WordEncoder(), remember=3)
+    red = Part(text="red", weight=0.2)
+    queries = [Query((Part(text=f"{n % 10}"), red), top=5) for n in range(40)]
+    expected = [ids(Searcher(index, WordEncoder()).search(query)) for query in queries[:10]]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(searcher.search, queries))
+    assert [ids(result) for result in found] == expected * 4
 
 
 def test_photos_that_vanish_between_the_stages(words):
