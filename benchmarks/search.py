@@ -54,6 +54,7 @@ COLUMNS = {
     "p50_ms": "{:.1f}",
     "p95_ms": "{:.1f}",
     "p99_ms": "{:.1f}",
+    "cpu_ms": "{:.1f}",
     "queries_per_s": "{:.0f}",
     "recall_photos": "{:.3f}",
     "recall_moved": "{:.3f}",
@@ -184,7 +185,9 @@ def ask(
     for query in queries[:20]:
         index.search(query[None], TOP)
     half = len(queries) // 2
+    begin = time.process_time()
     times, found = timed(lambda q: index.search(q, TOP)[0].ids, queries)
+    cpu = 1000 * (time.process_time() - begin) / len(queries)
     kept = recalls(found, right)
     where = parse_filter([FILTER], index.columns())
     narrow, found = timed(lambda q: index.search(q, TOP, where)[0].ids, queries)
@@ -195,6 +198,7 @@ def ask(
     index.close()
     return {
         **{f"p{p}_ms": float(np.percentile(times, p)) for p in (50, 95, 99)},
+        "cpu_ms": cpu,
         "queries_per_s": rate,
         "recall": float(kept.mean()),
         "recall_photos": float(kept[:half].mean()),

@@ -5,9 +5,10 @@
 
 All photos of the index are copied to each back end. Queries are those of DSR-Emoji's test split.
 ``nearest`` and ``rerank`` are the milliseconds of the two stages (the query embedded before), one
-query at a time, with 50 candidates. ``kept`` counts how many of the ten photos that scoring *every* photo finds are found
-with N candidates: by the searcher's own scores, and by ``sets`` alone, where the first stage helps
-least. ``--check`` exits with 1 where the searcher's own keep less than 98 % at N = 50.
+query at a time, with 50 candidates. ``kept`` counts how many of the ten photos that scoring *every*
+photo finds are found with N candidates: by the searcher's own scores, and by ``sets`` alone, where
+the first stage helps least. ``--check`` exits with 1 where the searcher's own keep less than 98 %
+at N = 50.
 """
 
 from __future__ import annotations

@@ -9,90 +9,58 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from freestyle.allocator import keep_freed_memory
 from freestyle.errors import UserError
 
-
-def _train(args: list[str]) -> None:
-    from freestyle.training.cli import main
-
-    main(args)
-
-
-def _evaluate(args: list[str]) -> None:
-    from freestyle.evaluation.command import main
-
-    main(args)
-
-
-def _demo(args: list[str]) -> None:
-    from freestyle.demo import main
-
-    main(args)
-
-
-def _bench(args: list[str]) -> None:
-    from freestyle.bench.command import main
-
-    main(args)
-
-
-def _evaluate_composed(args: list[str]) -> None:
-    from freestyle.evaluation.composed_command import main
-
-    main(args)
-
-
-def _figures(args: list[str]) -> None:
-    from freestyle.evaluation.map_command import main
-
-    main(args)
-
-
-def _generate(args: list[str]) -> None:
-    from freestyle.generation.command import main
-
-    main(args)
-
-
-def _index(args: list[str]) -> None:
-    from freestyle.search.index_command import main
-
-    main(args)
-
-
-def _search(args: list[str]) -> None:
-    from freestyle.search.search_command import main
-
-    main(args)
-
-
-def _serve(args: list[str]) -> None:
-    from freestyle.search.serve_command import main
-
-    main(args)
-
-
-def _export(args: list[str]) -> None:
-    from freestyle.search.export_command import main
-
-    main(args)
-
-
-COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
-    "demo": (_demo, "train on DSR-Emoji and print the Recall@K table"),
-    "bench": (_bench, "run matrices of experiments: freestyle bench configs/bench/methods.yaml"),
-    "train": (_train, "train by a config: freestyle train fit --config FILE"),
-    "eval": (_evaluate, "evaluate models on a data set in the DSR layout"),
-    "eval-composed": (_evaluate_composed, "composed queries: a picture and a text that changes it"),
-    "figures": (_figures, "draw what a trained model does to styles: maps, curves, cases"),
-    "generate": (_generate, "make query sets from photos: freestyle generate PHOTOS --out FOLDER"),
-    "index": (_index, "make an index of photos, or update it: freestyle index PHOTOS --out INDEX"),
-    "search": (_search, "find photos: freestyle search my.index --image sketch.png --text red"),
-    "serve": (_serve, "a page and an HTTP interface: freestyle serve my.index"),
-    "export": (_export, "what embeds queries, without torch: freestyle export --model FOLDER"),
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("freestyle.demo", "train on DSR-Emoji and print the Recall@K table"),
+    "bench": (
+        "freestyle.bench.command",
+        "run matrices of experiments: freestyle bench configs/bench/methods.yaml",
+    ),
+    "train": ("freestyle.training.cli", "train by a config: freestyle train fit --config FILE"),
+    "eval": ("freestyle.evaluation.command", "evaluate models on a data set in the DSR layout"),
+    "eval-composed": (
+        "freestyle.evaluation.composed_command",
+        "composed queries: a picture and a text that changes it",
+    ),
+    "figures": (
+        "freestyle.evaluation.map_command",
+        "draw what a trained model does to styles: maps, curves, cases",
+    ),
+    "generate": (
+        "freestyle.generation.command",
+        "make query sets from photos: freestyle generate PHOTOS --out FOLDER",
+    ),
+    "index": (
+        "freestyle.search.index_command",
+        "make an index of photos, or update it: freestyle index PHOTOS --out INDEX",
+    ),
+    "search": (
+        "freestyle.search.search_command",
+        "find photos: freestyle search my.index --image sketch.png --text red",
+    ),
+    "serve": (
+        "freestyle.search.serve_command",
+        "a page and an HTTP interface: freestyle serve my.index",
+    ),
+    "export": (
+        "freestyle.search.export_command",
+        "what embeds queries, without torch: freestyle export --model FOLDER",
+    ),
 }
+"""By name: the module whose ``main(args)`` it is, loaded when called, and what it does."""
+
+
+def command(name: str) -> Callable[[list[str]], None]:
+    """The function of a command."""
+
+    def call(args: list[str]) -> None:
+        import_module(COMMANDS[name][0]).main(args)
+
+    return call
 
 
 def usage() -> str:
@@ -101,11 +69,11 @@ def usage() -> str:
     return "usage: freestyle COMMAND [options]\n\n" + "\n".join(lines) + "\n"
 
 
-def run(command: Callable[[list[str]], None], args: Sequence[str]) -> int:
+def run(call: Callable[[list[str]], None], args: Sequence[str]) -> int:
     """Run a command; bad input becomes one sentence on stderr and exit code 2."""
     keep_freed_memory()
     try:
-        command(list(args))
+        call(list(args))
     except UserError as error:
         sys.stderr.write(f"error: {sentence(error)}\n")
         return 2
@@ -136,17 +104,17 @@ def main(args: Sequence[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         sys.stderr.write(f"error: unknown command '{args[0]}': use {', '.join(COMMANDS)}\n")
         return 2
-    return run(COMMANDS[args[0]][0], args[1:])
+    return run(command(args[0]), args[1:])
 
 
 def train() -> int:
     """Entry point of ``train.py``."""
-    return run(_train, sys.argv[1:])
+    return run(command("train"), sys.argv[1:])
 
 
 def evaluate() -> int:
     """Entry point of ``eval.py``."""
-    return run(_evaluate, sys.argv[1:])
+    return run(command("eval"), sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +20,21 @@ def own_cache(tmp_path_factory, monkeypatch):
     """No test reads or writes the style codes of whoever runs it, or asks the network."""
     monkeypatch.setenv("FREESTYLE_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory) -> SimpleNamespace:
+    """What ``make demo`` leaves, made once: its ``folder``, and what it ``printed``."""
+    from freestyle.cli import main
+
+    folder = tmp_path_factory.mktemp("demo")
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setenv("FREESTYLE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.chdir(Path(__file__).parents[1])
+        assert main(["demo", "--out", str(folder)]) == 0
+    return SimpleNamespace(folder=folder, printed=printed.getvalue())
 
 
 def draw(seed: int, style: str = "images", side: int = 40) -> Image.Image:

@@ -5,17 +5,11 @@ import json
 import pytest
 from PIL import Image
 
-from freestyle.cli import main
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_demo_trains_ranks_and_draws(tmp_path, monkeypatch, capsys):
-    from pathlib import Path
-
-    monkeypatch.chdir(Path(__file__).parents[1])
-    assert main(["demo", "--out", str(tmp_path)]) == 0
-    report = json.loads((tmp_path / "report.json").read_text())
+def test_demo_trains_ranks_and_draws(demo):
+    report = json.loads((demo.folder / "report.json").read_text())
     assert report["protocol"] == "gallery"
     assert report["gallery_size"] == 482
     r1 = {(row["method"], row["style"]): row["R@1"] for row in report["rows"]}
@@ -35,6 +29,6 @@ def test_demo_trains_ranks_and_draws(tmp_path, monkeypatch, capsys):
     for style in ("sketch", "colour"):
         assert r1["freestyle", style] >= r1["query-adapter", style]
     for name in ("training_curve.png", "case_studies.png"):
-        with Image.open(tmp_path / name) as picture:
+        with Image.open(demo.folder / name) as picture:
             assert min(picture.size) > 300
-    assert "colour (unseen)" in capsys.readouterr().out
+    assert "colour (unseen)" in demo.printed

@@ -150,10 +150,10 @@ class Decoder:
 
         if not self.thumbnail:
             return b""
-        side = self.thumbnail
-        if max(image.size) > side:
-            image = image.copy()
-            image.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
+        scale = self.thumbnail / max(image.size)
+        if scale < 1:
+            size = tuple(max(1, round(scale * side)) for side in image.size)
+            image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=QUALITY, method=2)
         return buffer.getvalue()

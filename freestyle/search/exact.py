@@ -202,9 +202,13 @@ class ExactIndex:
 
     def thumbnail(self, id: str) -> bytes:
         """WebP bytes; empty where there is none."""
+        return self.thumbnails([id])[0]
+
+    def thumbnails(self, ids: Sequence[str]) -> list[bytes]:
+        """Those of several photos."""
         now = self._fresh()
-        part, at = self._places(now, [id])[0]
-        return now.parts[part].table["thumbnail"][at].as_py()
+        places = self._places(now, ids)
+        return [now.parts[part].table["thumbnail"][at].as_py() for part, at in places]
 
     def sample(self, count: int, seed: int = 0) -> list[str]:
         """Up to ``count`` different ids, the same for the same content and seed."""

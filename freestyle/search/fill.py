@@ -7,6 +7,7 @@ the same in the end as that of a run left alone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -133,8 +134,8 @@ def fill(
         listing: The sources' photos.
         encoder: What embeds them.
         pace: How work is cut.
-        run: What turns work into outcomes: :func:`embed_here` where None; called with the work,
-            the encoder and the pace.
+        run: A generator function from work, encoder and pace to outcomes; :func:`embed_here` where
+            None.
         strict: Stop at the first broken photo; what was committed stays.
         keep_deleted: Whether photos that are no longer there stay.
         quiet: Show no progress.
@@ -157,10 +158,11 @@ def fill(
         index.upsert(refreshed(index, [(photo, {}) for photo in part], digests))
         summary.refreshed += len(part)
     writer = _Writer(index, summary, set(known), pace.commit)
-    outcomes = (run or embed_here)(plan.read, encoder, pace)
-    with tqdm(
-        total=len(plan.read), unit="photo", smoothing=0.05, disable=quiet or not plan.read
-    ) as bar:
+    hidden = quiet or not plan.read
+    with (
+        contextlib.closing((run or embed_here)(plan.read, encoder, pace)) as outcomes,
+        tqdm(total=len(plan.read), unit="photo", smoothing=0.05, disable=hidden) as bar,
+    ):
         for photo, what in outcomes:
             if isinstance(what, Broken) and strict:
                 writer.commit()

@@ -8,7 +8,9 @@ my.index/model/       the query model, if one goes with the index
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from freestyle.search.records import IndexSettings
 
 INFO = "info.json"
 LOCK = ".lock"
+READING = ".reading"
 MODEL = "model"
 BUSY = "wait for it to end"
 
@@ -71,6 +74,7 @@ class IndexFolder:
             UserError: If it is an index already, or holds something else.
         """
         self.refuse_taken(left)
+        (self.path / READING).touch()
         write_json(self.path / INFO, {"back_end": back_end, "settings": settings.to_dict()})
 
     def refuse_taken(self, left: set[str]) -> None:
@@ -88,6 +92,36 @@ class IndexFolder:
             raise UserError(
                 f"{self.path} holds {min(other)!r} and no index: choose a new or empty folder"
             )
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """While inside, no file goes that a reader of now may need; any number may read."""
+        try:
+            file = open(self.path / READING, "rb")  # noqa: SIM115 - held while the lock is
+        except OSError:
+            yield
+            return
+        with file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    @contextlib.contextmanager
+    def undisturbed(self, seconds: float = 2.0) -> Iterator[bool]:
+        """Whether nobody reads now, nor while inside; tried for some seconds."""
+        end = time.monotonic() + seconds
+        with open(self.path / READING, "ab") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    if isinstance(error, BlockingIOError) and time.monotonic() < end:
+                        time.sleep(0.01)
+                        continue
+                    yield False
+                else:
+                    yield True
+                return
 
     @contextlib.contextmanager
     def writing(self, *, wait: bool) -> Iterator[None]:

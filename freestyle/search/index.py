@@ -100,6 +100,9 @@ class Index(Protocol):
             KeyError: At an unknown id.
         """
 
+    def thumbnails(self, ids: Sequence[str]) -> list[bytes]:
+        """:meth:`thumbnail` of each, in order."""
+
     def sample(self, count: int, seed: int = 0) -> list[str]:
         """Up to ``count`` different ids, the same for the same content and seed."""
 

@@ -91,6 +91,14 @@ def main(args: Sequence[str]) -> None:
         UserError: At bad input, or where the index cannot be written.
     """
     options = parser().parse_args(args)
+    try:
+        _run(options)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what was committed is kept, and the same command goes on\n")
+        raise SystemExit(130) from None
+
+
+def _run(options: argparse.Namespace) -> None:
     if options.export:
         _export(options)
         return
@@ -118,7 +126,6 @@ def _fill(options: argparse.Namespace) -> None:
     choice = choose(options, index)
     encoder = choice.build()
     encoder.thumbnail = index.settings.thumbnail if index else options.thumbnail
-    index = agreeing(index, options, encoder, choice)
     gpu = encoder.model.device.type != "cpu"
     pace = Pace(_workers(options), options.batch_size or (256 if gpu else 32), options.commit)
     run = None
@@ -127,6 +134,7 @@ def _fill(options: argparse.Namespace) -> None:
 
         exact = replace(choice, views=_named(encoder), precision=encoder.precision)
         run = RayEngine(exact, options.workers)
+    index = agreeing(index, options, encoder, choice)
     with index.writing(wait=options.wait):
         summary = fill(
             index,

@@ -47,12 +47,13 @@ NAME = "lance"
 TABLE = "photos"
 INDEXED = 20_000  # photos from which a search reads an index instead of comparing all
 KEYED = 1_000  # photos from which ids are looked up in an index
-REGROWN = 4  # times as many photos as the index was trained on: train it anew
 PARTITIONS = 1 / 3  # of the square root of the number of photos: 105 of 100,000
+BITS = 2  # per number in the index
 PROBED = 50  # partitions read per query
 CANDIDATES = 40  # beyond the k, or half of them, whose scores are computed exactly
 TIES = 10_000  # equal scores at the last place that are still put in order
 KEPT = timedelta(minutes=10)  # how long old versions stay, for readers in the middle of them
+AT_ONCE = timedelta(milliseconds=1)
 LOOKED_UP = 500  # ids in one query
 
 
@@ -132,21 +133,39 @@ class LanceIndex:
             return table.delete(ids_sql(sorted(set(ids)))).num_deleted_rows
 
     def optimise(self) -> None:
-        """Merge small files, index what is not, and remove versions older than :data:`KEPT`."""
-        from lancedb.index import BTree, IvfRq
+        """Merge small files, index what is not, and remove old versions.
+
+        Where somebody reads all the time, versions younger than :data:`KEPT` stay.
+        """
+        from lancedb.index import BTree
 
         self._folder.require_writing()
         with self._changing() as table:
-            rows = table.count_rows()
-            indexed = {i.columns[0]: table.index_stats(i.name) for i in table.list_indices()}
             # nobody else writes, so what no version names is a killed writer's
             table.optimize(cleanup_older_than=KEPT, delete_unverified=True)
-            if rows >= KEYED and "id" not in indexed:
+            rows = table.count_rows()
+            if rows >= KEYED and "id" not in [i.columns[0] for i in table.list_indices()]:
                 table.create_index("id", config=BTree())
-            found = indexed.get("vector")
-            if rows >= INDEXED and (found is None or rows > REGROWN * found.num_indexed_rows):
-                parts = max(1, round(PARTITIONS * rows**0.5))
-                table.create_index("vector", config=IvfRq("dot", num_partitions=parts))
+            if rows >= INDEXED:
+                self._train(table, max(1, round(PARTITIONS * rows**0.5)))
+            with self._folder.undisturbed() as nobody_reads:
+                if nobody_reads:
+                    table.optimize(cleanup_older_than=AT_ONCE, delete_unverified=True)
+
+    def _train(self, table: Any, partitions: int) -> None:
+        """Index the vectors, unless an index of half as many partitions or more is there."""
+        from lancedb.index import IvfRq
+
+        names = [i.name for i in table.list_indices() if i.columns == ["vector"]]
+        sizes = {int(name.rpartition("_")[2]): name for name in names}
+        kept = max(sizes, default=0)
+        if partitions >= 2 * kept:  # none, or four times as many photos
+            kept = partitions
+            config = IvfRq("dot", num_partitions=partitions, num_bits=BITS)
+            table.create_index("vector", config=config, name=f"vector_{partitions}")
+        for size, name in sizes.items():
+            if size != kept:
+                table.drop_index(name)
 
     def fingerprints(self) -> dict[str, Fingerprint]:
         """By id, what tells whether photos have changed."""
@@ -186,8 +205,12 @@ class LanceIndex:
 
     def thumbnail(self, id: str) -> bytes:
         """WebP bytes; empty where there is none."""
-        table, rows = self._look_up([id], ["thumbnail"])
-        return table["thumbnail"][int(rows[0])].as_py()
+        return self.thumbnails([id])[0]
+
+    def thumbnails(self, ids: Sequence[str]) -> list[bytes]:
+        """Those of several photos."""
+        table, rows = self._look_up(ids, ["thumbnail"])
+        return [table["thumbnail"][int(row)].as_py() for row in rows]
 
     def sample(self, count: int, seed: int = 0) -> list[str]:
         """Up to ``count`` different ids, the same for the same content and seed."""
@@ -281,7 +304,8 @@ class LanceIndex:
         """The table; what goes wrong becomes one sentence."""
         self._refuse_fork()
         try:
-            yield getattr(self, "_opened", None)
+            with self._folder.reading():
+                yield getattr(self, "_opened", None)
         except (UserError, KeyError):
             raise
         except (OSError, ValueError, RuntimeError) as error:

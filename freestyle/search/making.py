@@ -53,9 +53,13 @@ def existing(options: argparse.Namespace) -> Index | None:
     folder = folder_of(uri)
     if folder is not None:
         return open_index(uri) if (folder / INFO).exists() else None
-    from freestyle.search.qdrant import QdrantIndex
+    from freestyle.search.server_client import ask, connect, parse_address
 
-    return open_index(uri) if QdrantIndex.exists(uri) else None
+    address = parse_address(uri)
+    client = connect(address)
+    there = ask(address, lambda: client.collection_exists(address.collection))
+    client.close()
+    return open_index(uri) if there else None
 
 
 def choose(options: argparse.Namespace, index: Index | None) -> EncoderChoice:
@@ -71,6 +75,8 @@ def choose(options: argparse.Namespace, index: Index | None) -> EncoderChoice:
             inside = folder_of(index.uri)
             copied = inside is not None and own.model == MODEL
             model = str(inside / MODEL) if copied else own.model
+            if copied and not (inside / MODEL).exists():
+                raise UserError(f"{model} is missing: name the --model that goes with the index")
         encoder = encoder or own.encoder
     if model:
         from freestyle.pretrained import named_encoder
@@ -99,16 +105,27 @@ def agreeing(
                 f"{uri} was made in {index.settings.precision}, not in {settings.precision}: leave "
                 "--precision out, or make a new index"
             )
-        if options.model:
+        folder = folder_of(uri)
+        lost = (
+            folder is not None and index.settings.model == MODEL and not (folder / MODEL).exists()
+        )
+        if options.model and lost:  # the run that made the index was killed before it copied it
+            _copy_model(options.model, folder)
+        elif options.model:
             _refuse_other_model(index, options.model)
         return index
     folder = folder_of(uri)
-    model = choice.model
-    if model:
-        model = MODEL if folder is not None else str(Path(model).absolute())
-        if folder is not None:
-            _copy_model(choice.model, folder)
-    return _create(uri, encoder.settings(model), options)
+    named = str(Path(choice.model).absolute()) if os.path.isdir(choice.model) else choice.model
+    try:
+        index = _create(uri, encoder.settings(MODEL if folder and named else named), options)
+    except UserError:
+        index = existing(options)  # another run may have made it meanwhile
+        if index is None:
+            raise
+        return agreeing(index, options, encoder, choice)
+    if folder is not None and choice.model:
+        _copy_model(choice.model, folder)
+    return index
 
 
 def _create(uri: str, settings: IndexSettings, options: argparse.Namespace) -> Index:
@@ -139,8 +156,6 @@ def _copy_model(source: str, folder: Path) -> None:
                 if (origin / name).is_file():
                     shutil.copyfile(origin / name, temporary / name)
             temporary.chmod(0o755)
-            if target.exists():  # of a run that was killed before the index was made
-                shutil.rmtree(target)
             os.replace(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)

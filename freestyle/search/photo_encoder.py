@@ -18,7 +18,8 @@ from freestyle.errors import UserError
 from freestyle.search.decode import MAX_PIXELS, Decoded, Decoder
 from freestyle.search.records import IndexSettings, PhotoRecord
 from freestyle.search.sources import Listed
-from freestyle.transport.sets import model_tag, patch_atoms
+from freestyle.search.torch_encoder import gallery_tag
+from freestyle.transport.sets import patch_atoms
 from freestyle.transport.views import WHOLE, Views
 
 if TYPE_CHECKING:
@@ -131,12 +132,9 @@ class PhotoEncoder:
     def settings(self, model: str = "") -> IndexSettings:
         """Settings of an index that this encoder fills; ``model`` is what they say of a model."""
         encoder = self.model.encoder
-        weights = encoder.weights_tag
-        if self.model.prompts_gallery:
-            weights = f"{weights} {model_tag(self.model)}"
         return IndexSettings(
             encoder=encoder.name,
-            weights=weights,
+            weights=gallery_tag(self.model),
             width=encoder.embed_dim,
             views="" if self.views is None else self.views.key,
             atoms=self.atoms,

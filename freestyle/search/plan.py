@@ -94,7 +94,7 @@ def refreshed(
     if not changes:
         return []
     ids = [photo.id for photo, _ in changes]
-    vectors, rows = index.vectors(ids), index.metadata(ids)
+    vectors, rows, pictures = index.vectors(ids), index.metadata(ids), index.thumbnails(ids)
     atoms = index.atoms(ids) if index.settings.atoms else [None] * len(ids)
     records = []
     for at, (photo, values) in enumerate(changes):
@@ -114,7 +114,7 @@ def refreshed(
                 height=row["height"],
                 caption=photo.caption,
                 date=photo.date or values.get("date", row["date"]),
-                thumbnail=index.thumbnail(photo.id),
+                thumbnail=pictures[at],
                 extra=photo.columns,
             )
         )

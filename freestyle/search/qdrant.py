@@ -238,7 +238,12 @@ class QdrantIndex:
 
     def thumbnail(self, id: str) -> bytes:
         """WebP bytes; empty where there is none."""
-        return base64.b64decode(self._look_up([id], ["thumbnail"])[0].payload["thumbnail"])
+        return self.thumbnails([id])[0]
+
+    def thumbnails(self, ids: Sequence[str]) -> list[bytes]:
+        """Those of several photos."""
+        points = self._look_up(ids, ["thumbnail"])
+        return [base64.b64decode(point.payload["thumbnail"]) for point in points]
 
     def sample(self, count: int, seed: int = 0) -> list[str]:
         """Up to ``count`` different ids, the same for the same content and seed.

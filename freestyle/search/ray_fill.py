@@ -76,7 +76,7 @@ class RayEngine:
                 compute=ray.data.ActorPoolStrategy(size=max(1, min(count, len(parts)))),
                 num_cpus=1,
                 num_gpus=1 if gpu else 0,
-                max_task_retries=RETRIES,
+                ray_remote_args_fn=_retries,
             )
             for row in made.iter_rows():
                 for photo, what in pickle.loads(row["outcomes"]):
@@ -90,6 +90,10 @@ class RayEngine:
         for photo in left.values():
             reason = f"{photo.origin} was lost with the Ray actor that had it: index it locally"
             yield photo, Broken(reason, unread=True)
+
+
+def _retries() -> dict[str, int]:
+    return {"max_task_retries": RETRIES}
 
 
 class _Embedder:

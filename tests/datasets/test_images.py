@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
 from freestyle.datasets import load_image
+from freestyle.datasets.images import date_taken, load_bytes
 from freestyle.errors import UserError
 
 
@@ -285,3 +286,21 @@ def test_an_uppercase_or_wrong_extension_does_not_matter(tmp_path):
     path = tmp_path / "photo.JPG"
     Image.new("RGB", (1, 1), "blue").save(path, format="PNG")
     assert pixels(path) == [[[0, 0, 255]]]
+
+
+def test_bytes_are_read_as_files_are(tmp_path, refusal):
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x0132] = "2022:01:02 03:04:05"  # of the last change, where none says when it was taken
+    Image.radial_gradient("L").resize((40, 20)).save(path, exif=exif)
+    data = path.read_bytes()
+    assert load_bytes(data, "it").tobytes() == load_image(path).tobytes()
+    assert load_bytes(data, "it").size == (20, 40)
+    assert date_taken(data) == "2022-01-02T03:04:05"
+    exif.get_ifd(0x8769)[0x9003] = "2021:12:31 23:59:59"
+    Image.new("RGB", (4, 4)).save(path, exif=exif)
+    assert date_taken(path.read_bytes()) == "2021-12-31T23:59:59"
+    assert date_taken(b"no picture") == date_taken(data[:50]) == ""
+    assert refusal(load_bytes, data[:-200], "the upload").startswith("the upload is cut")
+    assert "too large" in refusal(load_bytes, data, "the upload", max_pixels=799)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from freestyle.cli import COMMANDS
+from freestyle.cli import command
 from freestyle.evaluation import likeness, map_command, maps
 from freestyle.evaluation.drawing import save_png
 
@@ -197,7 +197,7 @@ def test_command_draws_everything(trained, data, tmp_path, capsys):
     (data / "concepts.json").write_text(json.dumps(concepts))
     model, out = trained(query_map="styled"), tmp_path / "out"
     args = ["--model", model, "--data", str(data), "--out", str(out)]
-    COMMANDS["figures"][0](args)
+    command("figures")(args)
     told = capsys.readouterr().out
     left_out = {"wins_and_losses.png"} if "wins_and_losses.png is left out" in told else set()
     assert {path.name for path in out.iterdir()} == set(map_command.FIGURES) - left_out

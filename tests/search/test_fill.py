@@ -199,6 +199,17 @@ def test_other_settings_are_refused_by_name(photos, tmp_path, refusal, make_mode
     assert len(content(out)) == 5 and not (tmp_path / "o").exists()
 
 
+def test_half_precision_is_near_and_kept(photos, tmp_path):
+    index(photos, tmp_path / "full")
+    index(photos, tmp_path / "half", "--precision", "bf16")
+    one, other = content(tmp_path / "full"), content(tmp_path / "half")
+    cosines = [float(one[path].vector @ other[path].vector) for path in one]
+    assert 0.99 < min(cosines) < 0.9999999
+    put(photos / "new.jpg", 20)
+    assert counts(index(photos, tmp_path / "half")) == {"added": 1, "unchanged": 5}
+    assert open_index(uri(tmp_path / "half")).settings.precision == "bfloat16"
+
+
 def test_a_model_goes_with_its_index(photos, tmp_path, make_model, refusal):
     model = make_model("query-adapter", query_map="linear")
     model.save_pretrained(tmp_path / "model")
@@ -213,6 +224,10 @@ def test_a_model_goes_with_its_index(photos, tmp_path, make_model, refusal):
     assert counts(index(photos, out)) == {"unchanged": 5}
     model.save_pretrained(tmp_path / "model")
     assert counts(index(photos, out, "--model", tmp_path / "model")) == {"unchanged": 5}
+    shutil.rmtree(out / "model")  # as if the first run was killed before it had copied it
+    assert "--model" in refusal(index, photos, out)
+    index(photos, out, "--model", tmp_path / "model")
+    assert (out / "model" / "model.safetensors").exists()
     model.query_map.linear.weight.data += 1
     model.save_pretrained(tmp_path / "model")
     assert "goes with" in refusal(index, photos, out, "--model", tmp_path / "model")

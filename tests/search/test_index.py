@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import runpy
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +155,7 @@ def test_reads_are_what_was_written(back_end, photos):
     wanted = [{**p.metadata(), "origin": p.origin, "offset": p.offset} for p in some]
     assert index.metadata(ids) == wanted
     assert [index.thumbnail(p.id) for p in some] == [p.thumbnail for p in some]
+    assert index.thumbnails([p.id for p in some]) == [p.thumbnail for p in some]
     assert index.fingerprints() == {p.id: Fingerprint(p.size, p.modified, p.digest) for p in photos}
     further = {"camera": str, "rating": int, "f-stop": float, "Flash": bool, 'my "column"; --': str}
     columns = index.columns()
@@ -273,7 +277,7 @@ def test_many_photos_are_found_by_an_index(tmp_path, monkeypatch):
     from freestyle.search import lance
 
     monkeypatch.setattr(lance, "INDEXED", 2000)
-    monkeypatch.setattr(lance, "PROBED", 5)
+    monkeypatch.setattr(lance, "PROBED", 8)
     settings = dataclasses.replace(SETTINGS, width=32, views="", atoms=0)
     random = np.random.default_rng(0)
     centres = random.standard_normal((40, 32))
@@ -300,8 +304,75 @@ def test_many_photos_are_found_by_an_index(tmp_path, monkeypatch):
         assert kept >= 0.9 * 200
     with index.writing():
         index.optimise()
-    assert index._opened.index_stats("vector_idx").num_unindexed_rows == 0
+    names = [i.name for i in index._opened.list_indices() if i.columns == ["vector"]]
+    assert len(names) == 1 and index._opened.index_stats(names[0]).num_unindexed_rows == 0
     assert len(index) == 2900 and len(index.vectors(["00100", "02999"])) == 2
+    monkeypatch.setattr(lance, "PARTITIONS", 1)
+    with index.writing():
+        index.optimise()  # as after much growth
+    assert [i.name for i in index._opened.list_indices() if i.columns == ["vector"]] != names
+    assert index.search(queries[:1], 10)[0].ids[0] in brute_force(photos[100:], queries[0], 3)[0]
+
+
+def test_old_files_go_when_nobody_reads(tmp_path, photos):
+    index = BackEnd("lance", tmp_path).create()
+    folder = tmp_path / "my index ü"
+    reader = BackEnd("lance", tmp_path).open()
+    with index.writing():
+        for photo in photos:
+            index.upsert([photo])
+        with index._folder.reading():
+            index.optimise()
+        assert len(list(folder.glob("photos.lance/data/*"))) > 60
+        index.optimise()
+    assert len(list(folder.glob("photos.lance/data/*"))) == 1
+    assert_holds(reader, photos)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["exact", "lance"])
+def test_readers_go_on_while_an_index_is_written(name, tmp_path, photos):
+    index = BackEnd(name, tmp_path).filled(photos)
+    stop, errors, reads = threading.Event(), [], []
+
+    def read():
+        reader = BackEnd(name, tmp_path).open()
+        while not stop.is_set():
+            try:
+                ids = reader.search(QUERIES[:1], 100)[0].ids
+                assert len(ids) == 60 and len(reader.metadata(ids)) == 60
+                assert reader.atoms(ids).shape[0] == 60
+                reads.append(1)
+            except Exception as error:
+                errors.append(error)
+                return
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for version in range(1, 8):
+        with index.writing():
+            for start in range(0, 60, 20):
+                index.upsert(make_photos(20, start=start, version=version))
+            index.optimise()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors and len(reads) > 10
+    assert_holds(index, make_photos(60, version=7))
+
+
+@pytest.mark.parametrize("name", ["exact", "lance", "qdrant"])
+def test_no_back_end_imports_torch(name, tmp_path):
+    program = f"""
+import runpy, sys
+made = runpy.run_path({str(Path(__file__).with_name("made_photos.py"))!r})
+import pathlib
+index = made["BackEnd"]({name!r}, pathlib.Path({str(tmp_path)!r})).filled(made["make_photos"](3))
+assert len(index.search(made["np"].ones((1, 16)), 2)[0]) == 2
+assert not {{"torch", "transformers"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_unknown_ids(back_end, photos):

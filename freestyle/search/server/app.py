@@ -178,10 +178,9 @@ async def health(request: Request) -> Response:
 async def info(request: Request) -> Response:
     """What is served."""
     service: Service = request.app.state.service
-    values = await service.photos.describe(service.searcher)
-    return JSONResponse(
-        {**values, "limits": service.limits.public(), "token": request.app.state.token}
-    )
+    values = await service.photos.describe()
+    more = {"limits": service.limits.public(), "token": request.app.state.token}
+    return JSONResponse({**values, "styles": service.styles, **more})
 
 
 async def prometheus(request: Request) -> Response:

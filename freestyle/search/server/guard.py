@@ -8,6 +8,7 @@ photos), the address's rate, the origin of a POST, the token, the number of sear
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import logging
@@ -226,7 +227,8 @@ class _Exchange:
         if self._started:
             return
         ended = await self._drain()
-        await send_refusal(refusal, self.send, close=not ended)
+        with contextlib.suppress(ClientDisconnect):
+            await send_refusal(refusal, self.send, close=not ended)
 
     async def _drain(self) -> bool:
         """Whether the body has come to its end, without reading on for long."""

@@ -23,7 +23,6 @@ from freestyle.search.server.refusal import Refusal, busy
 
 if TYPE_CHECKING:
     from freestyle.search.index import Index
-    from freestyle.search.searcher import Searcher
 
 T = TypeVar("T")
 ID = re.compile("[0-9a-f]{20}")
@@ -108,9 +107,9 @@ class PhotoReader:
         """Names and types that conditions may use."""
         return await self._read(self._index.columns)
 
-    async def describe(self, searcher: Searcher) -> dict[str, Any]:
-        """What is served, for ``/info``."""
-        return await self._read(_describe, searcher)
+    async def describe(self) -> dict[str, Any]:
+        """What the index is, for ``/info``."""
+        return await self._read(_describe, self._index)
 
     def close(self) -> None:
         """End the thread."""
@@ -145,15 +144,13 @@ class PhotoReader:
             self._kept -= len(self._thumbnails.popitem(last=False)[1])
 
 
-def _describe(searcher: Searcher) -> dict[str, Any]:
-    index = searcher.index
+def _describe(index: Index) -> dict[str, Any]:
     columns = {name: kind.__name__ for name, kind in sorted(index.columns().items())}
     return {
         "photos": len(index),
         "encoder": index.settings.encoder,
         "weights": index.settings.weights,
         "model": Path(index.settings.model).name,
-        "styles": list(getattr(searcher.encoder, "styles", ())),
         "columns": columns,
     }
 

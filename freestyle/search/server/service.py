@@ -35,6 +35,7 @@ class Service:
     Attributes:
         count: Photos at the last search; asking a server's index each time could take long.
         closing: Whether the end has begun.
+        styles: Names of those that the model tells apart.
     """
 
     def __init__(self, searcher: Searcher, limits: Limits, decoders: int = 0) -> None:
@@ -44,13 +45,14 @@ class Service:
         self.batcher = Batcher(self._search_many, limits, self.metrics)
         self.photos = PhotoReader(searcher.index, limits)
         self.closing = False
+        self.styles: list[str] = []
         self.count = len(searcher.index)
         self.metrics.photos.set(self.count)
 
     async def start(self) -> None:
         """Start processes and thread, and pay what only the first query costs."""
         await self.decoder.start()
-        await asyncio.to_thread(self.searcher.warm_up)
+        self.styles = await asyncio.to_thread(self._warm_up)
         self.batcher.start()
 
     async def close(self) -> None:
@@ -119,6 +121,12 @@ class Service:
             columns = await self.photos.columns()
             where = parse_filter(request.where, columns)
         return Query(parts, top=request.top, where=where, rerank=request.rerank)
+
+    def _warm_up(self) -> list[str]:
+        """Names of the styles, which only the reading of a picture tells."""
+        self.searcher.warm_up()
+        grey = Image.new("RGB", (64, 64), "grey")
+        return list(self.searcher.encoder.embed_images([grey]).styles[0])
 
     def _search_many(self, queries: Any) -> Any:
         return self.searcher.search_many(queries, keep_errors=True)

@@ -2,10 +2,10 @@
 
 import { Client, SearchError, thumbnailPath } from "./client.js";
 import { acceptDialogs } from "./dialogs.js";
-import { DOODLES, PHRASES } from "./examples.js";
-import { drawAll } from "./ink.js";
+import { offerExamples } from "./examples.js";
 import { Pad } from "./pad.js";
 import { Parts } from "./parts.js";
+import { Peek } from "./peek.js";
 import { acceptPictures } from "./pictures.js";
 import { TOP, emptyQuery, fromHash, requestOf, toHash } from "./query.js";
 import { Results, nameOf } from "./results.js";
@@ -19,12 +19,14 @@ const $ = (id) => document.getElementById(id);
 let query = emptyQuery();
 let timer = 0;
 let telling = 0;
-let keys = 0;
+let keys = 0; // of pictures
+let turns = 0; // of searches
 let limits = {};
 
 const client = new Client();
 const pad = new Pad(changed);
 const trail = new Trail();
+const peek = new Peek(() => results.focus());
 const parts = new Parts($("parts"), { changed, removed });
 const results = new Results($("grid"), client, {
   chosen: moreLike,
@@ -40,22 +42,25 @@ const dialogs = acceptDialogs((token) => {
 function changed() {
   query.top = TOP;
   parts.show(query, !pad.empty);
+  $("working").hidden = false;
   clearTimeout(timer);
   timer = setTimeout(search, DELAY);
 }
 
 async function search() {
   clearTimeout(timer);
+  $("working").hidden = false;
   query.strokes = pad.drawing.strokes;
   trail.keep(query);
+  const turn = ++turns;
   const asked = await requestOf(query, pad.strokes);
+  if (turn !== turns) return; // a newer search has begun while the picture was made
   $("banner").hidden = true;
   if (!asked) {
     client.cancel();
     showNothing();
     return;
   }
-  $("working").hidden = false;
   try {
     const answer = await client.search(asked.request, asked.files, waiting);
     if (answer) show(answer, asked.asked);
@@ -64,8 +69,9 @@ async function search() {
   }
 }
 
-function waiting(seconds, sentence) {
-  banner(`${sentence} Trying again in ${Math.round(seconds)} s.`, false);
+function waiting(seconds, status) {
+  const why = status === 429 ? "That was too quick for the server" : "The server is busy";
+  banner(`${why}: trying again in ${Math.ceil(seconds)} s.`, false);
 }
 
 function fail(error) {
@@ -100,26 +106,7 @@ function show(answer, asked) {
   const best = length ? `, best: ${nameOf(hits[0])}` : "";
   const found = `${length} ${length === 1 ? "photo" : "photos"}`;
   tell(`${found} found${best}`);
-  const see = document.createElement("span");
-  see.textContent = `See ${found}`;
-  $("peek").replaceChildren(...results.best(4), see);
-  showPeek();
-}
-
-// On a phone the pad fills the screen: the best photos look in from below it.
-let gridSeen = false;
-const showPeek = () => ($("peek").hidden = gridSeen || results.count === 0);
-
-function peek() {
-  const observer = new IntersectionObserver(([grid]) => {
-    gridSeen = grid.isIntersecting;
-    showPeek();
-  }, { rootMargin: "0px 0px -120px" });
-  observer.observe($("grid"));
-  $("peek").addEventListener("click", () => {
-    $("found-title").scrollIntoView({ block: "start", behavior: "smooth" });
-    results.focus();
-  });
+  peek.show(found, results.best(4));
 }
 
 function showNothing() {
@@ -130,7 +117,7 @@ function showNothing() {
   $("timing").textContent = "";
   $("found-title").textContent = "Results";
   tell("");
-  showPeek();
+  peek.hide();
 }
 
 function tell(sentence) {
@@ -252,8 +239,16 @@ function wire() {
   });
   window.addEventListener("keydown", shortcut);
   acceptPictures(addPicture);
-  peek();
-  offerExamples();
+  offerExamples({
+    drawn: (strokes) => {
+      pad.show([]);
+      pad.drawing.set(strokes);
+    },
+    said: (phrase) => {
+      $("text").value = query.text = phrase;
+      changed();
+    },
+  });
 }
 
 function shortcut(event) {
@@ -276,35 +271,6 @@ function shortcut(event) {
   else if (!onPad && event.key === "r" && results.count) results.focus();
   else return;
   event.preventDefault();
-}
-
-function offerExamples() {
-  for (const { name, strokes } of DOODLES) {
-    const canvas = document.createElement("canvas");
-    canvas.width = canvas.height = 144;
-    drawAll(canvas.getContext("2d"), strokes, 144);
-    offer($("doodles"), name, canvas, () => {
-      pad.show([]);
-      pad.drawing.set(strokes);
-    });
-  }
-  for (const phrase of PHRASES) {
-    offer($("phrases"), phrase, document.createTextNode(phrase), () => {
-      $("text").value = query.text = phrase;
-      changed();
-    });
-  }
-}
-
-function offer(list, name, content, chosen) {
-  const item = document.createElement("li");
-  const button = document.createElement("button");
-  button.type = "button";
-  button.setAttribute("aria-label", name);
-  button.append(content);
-  button.addEventListener("click", chosen);
-  item.append(button);
-  list.append(item);
 }
 
 /** What the gallery holds; asks for a token where one is needed. */

@@ -1,6 +1,7 @@
 // The HTTP side: one search at a time, stale answers dropped, errors as sentences.
 
 const RETRIES = 4;
+const PAUSE = 1500; // milliseconds before a picture is asked for again
 const TOKEN = "freestyle-token";
 
 /** What went wrong, in one sentence; `status` is 0 where no answer came. */
@@ -65,7 +66,7 @@ export class Client {
    *
    * @param request The JSON of POST /search; image parts name files.
    * @param files Blobs by the name of their field.
-   * @param waiting Called with seconds and sentence before another try.
+   * @param waiting Called with seconds and the refusal's status before another try.
    * @returns The answer, or null where a newer call came in between.
    */
   async search(request, files, waiting = () => {}) {
@@ -84,7 +85,7 @@ export class Client {
         if (sequence !== this.sequence || error.name === "AbortError") return null;
         if (!(error instanceof SearchError) || !error.passes || tries >= RETRIES) throw error;
         const seconds = Math.min(error.wait * 2 ** tries, 10);
-        waiting(seconds, error.message);
+        waiting(seconds, error.status);
         await pause(seconds * 1000, abort.signal);
         if (sequence !== this.sequence) return null;
       }
@@ -100,6 +101,9 @@ export class Client {
   /** Fill an <img>; where a token is needed, its bytes are fetched with it. */
   async picture(image, path) {
     if (!this.token) {
+      // A busy server may refuse some of many; a second time is enough.
+      const again = () => setTimeout(() => (image.src = path), PAUSE);
+      image.addEventListener("error", again, { once: true });
       image.src = path;
       return;
     }

@@ -1,6 +1,8 @@
 // What an empty page offers to try: small drawings as strokes, and phrases.
 
-const LINE = 0.034;
+import { WIDTHS, drawAll } from "./ink.js";
+
+const LINE = WIDTHS[1].width;
 
 const PIECES = 12; // of a straight line, so that its corners stay sharp
 
@@ -32,7 +34,7 @@ const arc = (x, y, rx, ry, from, to) => {
   );
 };
 
-export const DOODLES = [
+const DOODLES = [
   {
     name: "A smile",
     strokes: [
@@ -54,9 +56,21 @@ export const DOODLES = [
     name: "A heart",
     strokes: [
       curve(
-        [0.5, 0.82], [0.28, 0.62], [0.17, 0.47], [0.16, 0.34], [0.24, 0.24], [0.35, 0.23],
-        [0.45, 0.29], [0.5, 0.38], [0.55, 0.29], [0.65, 0.23], [0.76, 0.24], [0.84, 0.34],
-        [0.83, 0.47], [0.72, 0.62], [0.5, 0.82],
+        [0.5, 0.82],
+        [0.28, 0.62],
+        [0.17, 0.47],
+        [0.16, 0.34],
+        [0.24, 0.24],
+        [0.35, 0.23],
+        [0.45, 0.29],
+        [0.5, 0.38],
+        [0.55, 0.29],
+        [0.65, 0.23],
+        [0.76, 0.24],
+        [0.84, 0.34],
+        [0.83, 0.47],
+        [0.72, 0.62],
+        [0.5, 0.82],
       ),
     ],
   },
@@ -76,4 +90,31 @@ export const DOODLES = [
   },
 ];
 
-export const PHRASES = ["a red car", "something to drink", "a cat", "snow on a mountain"];
+const PHRASES = ["a red car", "something to drink", "a cat", "snow on a mountain"];
+
+const SIDE = 144; // pixels, of a small drawing
+const $ = (id) => document.getElementById(id);
+
+/** Fill the empty page; `drawn(strokes)` and `said(phrase)` are called with what is chosen. */
+export function offerExamples({ drawn, said }) {
+  for (const { name, strokes } of DOODLES) {
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = SIDE;
+    drawAll(canvas.getContext("2d"), strokes, SIDE);
+    offer($("doodles"), name, canvas, () => drawn(strokes));
+  }
+  for (const phrase of PHRASES) {
+    offer($("phrases"), phrase, document.createTextNode(phrase), () => said(phrase));
+  }
+}
+
+function offer(list, name, content, chosen) {
+  const item = document.createElement("li");
+  const button = document.createElement("button");
+  button.type = "button";
+  button.setAttribute("aria-label", name);
+  button.append(content);
+  button.addEventListener("click", chosen);
+  item.append(button);
+  list.append(item);
+}

@@ -4,9 +4,9 @@
 // {points: [[x, y, pressure], ...], width, colour, erase}; strokes are never changed once added.
 
 export const WIDTHS = [
-  { width: 0.018, name: "Fine" },
+  { width: 0.024, name: "Fine" },
   { width: 0.034, name: "Medium" },
-  { width: 0.065, name: "Broad" },
+  { width: 0.05, name: "Broad" },
   { width: 0.13, name: "Brush" },
 ];
 export const COLOURS = [
@@ -22,12 +22,13 @@ export const COLOURS = [
 ];
 
 // A dot of a line drawing is wider than its lines: in OpenMoji's, an eye is three lines wide.
-const DOT = 3.5;
+const dotOf = (width) => Math.min(width * 4, width + 0.085);
 // Wider strokes are areas: they grow with the drawing, lines keep their width.
-const LINE = 0.05;
+const LINE = 0.055;
 const MARGIN = 0.09; // around the content, of the exported picture's side
 const LARGEST_ZOOM = 5;
 const SCAN = 256; // pixels of the side at which content is looked for
+const PASSES = 3; // of fitting: lines do not grow with the zoom, so one is not exact
 
 /** Strokes with undo and redo; `changed` is called after every change. */
 export class Drawing {
@@ -82,10 +83,7 @@ export class Drawing {
 function isDot(points, width) {
   const xs = points.map((point) => point[0]);
   const ys = points.map((point) => point[1]);
-  const extent = Math.hypot(
-    Math.max(...xs) - Math.min(...xs),
-    Math.max(...ys) - Math.min(...ys),
-  );
+  const extent = Math.hypot(Math.max(...xs) - Math.min(...xs), Math.max(...ys) - Math.min(...ys));
   return extent < Math.min(width * 0.6, 0.03);
 }
 
@@ -97,7 +95,7 @@ export function drawStroke(context, stroke, place, scale) {
   context.lineCap = context.lineJoin = "round";
   if (isDot(points, width)) {
     const [x, y] = place(points[points.length - 1]);
-    const size = !erase && width < LINE ? width * DOT : width;
+    const size = !erase && width < LINE ? dotOf(width) : width;
     context.beginPath();
     context.arc(x, y, scale(size, stroke) / 2, 0, 2 * Math.PI);
     context.fill();
@@ -152,46 +150,55 @@ function sheet(side) {
   return canvas;
 }
 
-/** The box around what is seen of strokes, in pad coordinates; null where nothing is. */
-export function contentBox(strokes) {
-  const context = sheet(SCAN).getContext("2d", { willReadFrequently: true });
-  drawAll(context, strokes, SCAN);
-  const alpha = context.getImageData(0, 0, SCAN, SCAN).data;
-  let [left, top, right, bottom] = [SCAN, SCAN, -1, -1];
-  for (let y = 0; y < SCAN; y++) {
-    for (let x = 0; x < SCAN; x++) {
-      if (alpha[(y * SCAN + x) * 4 + 3] < 64) continue;
+/** The box around what is drawn on a square canvas, as fractions of it; null where nothing is. */
+function contentBox(canvas) {
+  const side = canvas.width;
+  const alpha = canvas.getContext("2d").getImageData(0, 0, side, side).data;
+  let [left, top, right, bottom] = [side, side, -1, -1];
+  for (let y = 0; y < side; y++) {
+    for (let x = 0; x < side; x++) {
+      if (alpha[(y * side + x) * 4 + 3] < 64) continue;
       left = Math.min(left, x);
       right = Math.max(right, x);
       top = Math.min(top, y);
-      bottom = Math.max(bottom, y);
+      bottom = y;
     }
   }
-  if (right < 0) return null;
-  return [left, top, right + 1, bottom + 1].map((value) => value / SCAN);
+  return right < 0 ? null : [left, top, right + 1, bottom + 1].map((value) => value / side);
+}
+
+function drawZoomed(strokes, side, { zoom, x, y }, options) {
+  const canvas = sheet(side);
+  const context = canvas.getContext("2d", options);
+  const place = (point) => [
+    ((point[0] - x) * zoom + 0.5) * side,
+    ((point[1] - y) * zoom + 0.5) * side,
+  ];
+  const scale = (width, stroke) => width * side * (stroke.erase || stroke.width > LINE ? zoom : 1);
+  for (const stroke of strokes) drawStroke(context, stroke, place, scale);
+  return canvas;
 }
 
 /**
  * The picture that is asked with: the content in the middle of a white square, whatever its size
  * and place on the pad. Lines keep their width, about 3 % of the side, as in the sketches that the
  * model was trained on; areas and erased ground grow with the drawing.
+ *
+ * @returns A canvas, or null where nothing is drawn.
  */
 export function drawQuery(strokes, side = 512) {
-  const box = contentBox(strokes);
-  if (!box) return null;
-  const [left, top, right, bottom] = box;
-  const extent = Math.max(right - left, bottom - top);
-  const zoom = Math.min((1 - 2 * MARGIN) / extent, LARGEST_ZOOM);
-  const [centreX, centreY] = [(left + right) / 2, (top + bottom) / 2];
-  const place = ([x, y]) => [
-    ((x - centreX) * zoom + 0.5) * side,
-    ((y - centreY) * zoom + 0.5) * side,
-  ];
-  const scale = (width, stroke) =>
-    width * side * (stroke.erase || stroke.width > LINE ? zoom : 1);
-  const canvas = sheet(side);
+  const view = { zoom: 1, x: 0.5, y: 0.5 };
+  for (let pass = 0; pass < PASSES; pass++) {
+    const box = contentBox(drawZoomed(strokes, SCAN, view, { willReadFrequently: true }));
+    if (!box) return null;
+    const [left, top, right, bottom] = box;
+    view.x += ((left + right) / 2 - 0.5) / view.zoom;
+    view.y += ((top + bottom) / 2 - 0.5) / view.zoom;
+    const fit = (1 - 2 * MARGIN) / Math.max(right - left, bottom - top);
+    view.zoom = Math.min(view.zoom * fit, LARGEST_ZOOM);
+  }
+  const canvas = drawZoomed(strokes, side, view);
   const context = canvas.getContext("2d");
-  for (const stroke of strokes) drawStroke(context, stroke, place, scale);
   context.globalCompositeOperation = "destination-over";
   context.fillStyle = "#fff";
   context.fillRect(0, 0, side, side);

@@ -1,6 +1,7 @@
 // The sketch pad: pointers and keys become strokes of a Drawing.
 
-import { COLOURS, Drawing, WIDTHS, drawAll, drawStroke } from "./ink.js";
+import { Drawing, drawAll, drawStroke } from "./ink.js";
+import { Tools } from "./tools.js";
 
 const STEP = 0.04; // of the pad's side, by which an arrow key moves the pen
 const FINE = 0.01;
@@ -16,14 +17,13 @@ export class Pad {
     this.context = this.canvas.getContext("2d");
     this.layer = document.createElement("canvas"); // finished strokes, drawn once
     this.drawing = new Drawing(() => this.#changed());
-    this.tool = "pen";
-    this.width = 1;
-    this.colour = COLOURS[0][0];
-    this.pressure = false;
+    this.tools = new Tools(this.canvas);
     this.active = null; // the stroke being drawn
     this.pointer = null;
     this.cursor = null; // where the keyboard's pen is
-    this.#choices();
+    $("undo").addEventListener("click", () => this.drawing.undo());
+    $("redo").addEventListener("click", () => this.drawing.redo());
+    $("clear").addEventListener("click", () => this.clear());
     this.#pointers();
     this.#keys();
     new ResizeObserver(() => this.#fit()).observe(this.canvas);
@@ -102,9 +102,7 @@ export class Pad {
   // -- strokes ---------------------------------------------------------------------------
 
   #begin(point, erase = false) {
-    const eraser = erase || this.tool === "eraser";
-    const width = WIDTHS[this.width].width * (eraser ? 2 : 1);
-    this.active = { points: [point], width, colour: this.colour, erase: eraser };
+    this.active = { points: [point], ...this.tools.stroke(erase) };
     this.#paint();
   }
 
@@ -126,7 +124,7 @@ export class Pad {
 
   #point(event) {
     const box = this.canvas.getBoundingClientRect();
-    const pressed = this.pressure && event.pointerType === "pen" && event.pressure > 0;
+    const pressed = this.tools.pressure && event.pointerType === "pen" && event.pressure > 0;
     const pressure = pressed ? round(0.4 + 1.2 * event.pressure) : 1;
     return [
       round((event.clientX - box.left) / box.width),
@@ -139,7 +137,7 @@ export class Pad {
     const { canvas } = this;
     canvas.addEventListener("pointerdown", (event) => {
       if (this.pointer !== null || (event.pointerType === "mouse" && event.button !== 0)) return;
-      if (event.pointerType === "pen") $("pressure").hidden = false;
+      if (event.pointerType === "pen") this.tools.offerPressure();
       event.preventDefault();
       canvas.classList.add("by-pointer"); // no focus ring while drawing
       canvas.focus({ preventScroll: true });
@@ -167,67 +165,6 @@ export class Pad {
     }
   }
 
-  // -- tools -----------------------------------------------------------------------------
-
-  #choices() {
-    WIDTHS.forEach(({ width, name }, index) => {
-      const button = choice($("widths"), name, `${name} line`);
-      const dot = document.createElement("span");
-      dot.className = "dot";
-      dot.style.setProperty("--size", `${Math.round(4 + width * 120)}px`);
-      button.append(dot);
-      button.addEventListener("click", () => this.setWidth(index));
-    });
-    COLOURS.forEach(([colour, name]) => {
-      const button = choice($("colours"), name, name);
-      button.style.setProperty("--colour", colour);
-      button.addEventListener("click", () => this.setColour(colour));
-    });
-    const own = document.createElement("label");
-    own.className = "own";
-    own.title = "Any colour";
-    own.innerHTML = '<span class="unseen">Any colour</span><input type="color" value="#ff5fa2">';
-    own.querySelector("input").addEventListener("input", (event) => {
-      own.style.setProperty("--colour", event.target.value);
-      own.classList.add("chosen");
-      this.setColour(event.target.value);
-    });
-    $("colours").append(own);
-    for (const button of document.querySelectorAll("[data-tool]")) {
-      button.addEventListener("click", () => this.setTool(button.dataset.tool));
-    }
-    for (const group of document.querySelectorAll(".tools [role=radiogroup]")) roving(group);
-    $("pressure").addEventListener("click", (event) => {
-      this.pressure = !this.pressure;
-      event.currentTarget.setAttribute("aria-pressed", this.pressure);
-    });
-    $("undo").addEventListener("click", () => this.drawing.undo());
-    $("redo").addEventListener("click", () => this.drawing.redo());
-    $("clear").addEventListener("click", () => this.clear());
-    this.setWidth(this.width);
-    this.setColour(this.colour);
-  }
-
-  setTool(tool) {
-    this.tool = tool;
-    check(document.querySelectorAll("[data-tool]"), (button) => button.dataset.tool === tool);
-    this.canvas.classList.toggle("erasing", tool === "eraser");
-  }
-
-  setWidth(index) {
-    this.width = Math.min(Math.max(index, 0), WIDTHS.length - 1);
-    check($("widths").children, (_, i) => i === this.width);
-  }
-
-  setColour(colour) {
-    this.colour = colour;
-    const known = COLOURS.findIndex(([value]) => value === colour);
-    const buttons = [...$("colours").querySelectorAll("button")];
-    check(buttons, (_, i) => i === known);
-    if (known >= 0) $("colours").querySelector(".own").classList.remove("chosen");
-    this.setTool("pen");
-  }
-
   // -- keyboard --------------------------------------------------------------------------
 
   #keys() {
@@ -244,13 +181,8 @@ export class Pad {
       if (key in arrows) this.#moveCursor(arrows[key], event.shiftKey ? FINE : STEP);
       else if (key === " ") this.#togglePen();
       else if (key === "Enter") this.#dot();
-      else if (key === "b" || key === "B") this.setTool("pen");
-      else if (key === "e" || key === "E") this.setTool("eraser");
-      else if (key === "[") this.setWidth(this.width - 1);
-      else if (key === "]") this.setWidth(this.width + 1);
       else if (key === "Delete" || key === "Backspace") this.clear();
-      else if (/^[1-9]$/.test(key)) this.setColour(COLOURS[key - 1][0]);
-      else return;
+      else if (!this.tools.key(key)) return;
       event.preventDefault();
     });
     this.canvas.addEventListener("blur", () => {
@@ -298,37 +230,4 @@ export class Pad {
   #hideCursor() {
     $("cursor").hidden = true;
   }
-}
-
-function choice(group, name, title) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.setAttribute("role", "radio");
-  button.setAttribute("aria-label", name);
-  button.title = title;
-  group.append(button);
-  return button;
-}
-
-function check(buttons, chosen) {
-  [...buttons].forEach((button, index) => {
-    button.setAttribute("aria-checked", chosen(button, index));
-    button.tabIndex = chosen(button, index) ? 0 : -1;
-  });
-  const all = [...buttons];
-  if (all.length && all.every((button) => button.tabIndex < 0)) all[0].tabIndex = 0;
-}
-
-// Arrow keys go through the choices of a group, as in any radio group.
-function roving(group) {
-  group.addEventListener("keydown", (event) => {
-    const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
-    if (!(event.key in steps) || event.target.tagName !== "BUTTON") return;
-    const buttons = [...group.querySelectorAll("button")];
-    const from = buttons.indexOf(event.target);
-    const next = buttons[(from + steps[event.key] + buttons.length) % buttons.length];
-    next.click();
-    next.focus();
-    event.preventDefault();
-  });
 }

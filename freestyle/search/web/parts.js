@@ -2,7 +2,7 @@
 
 import { WEIGHTS, partsOf } from "./query.js";
 
-const ICONS = { like: "i-picture", drawing: "i-pen", text: "i-search", not: "i-minus" };
+const ICONS = { like: "picture", drawing: "pen", text: "search", not: "minus" };
 const SURE = 0.5; // probability from which a style is named without "perhaps"
 
 /** Rows of parts; calls `changed()` when a weight moves and `removed(part)`. */
@@ -59,7 +59,7 @@ export class Parts {
     const weight = document.createElement("input");
     Object.assign(weight, { type: "range", min: 0, max: 2, step: 0.05, className: "weight" });
     const value = span("part-weight");
-    const close = button("round small", `Remove`, "i-close");
+    const close = button("round small", `Remove`, "close");
     weight.addEventListener("input", () => {
       part.setWeight(Number(weight.value));
       show();
@@ -124,13 +124,13 @@ function span(className) {
   return element;
 }
 
-/** An icon of the page's sprite. */
+/** One of icons.svg. */
 export function icon(id) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("class", "i");
   svg.setAttribute("aria-hidden", "true");
   const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
-  use.setAttribute("href", `#${id}`);
+  use.setAttribute("href", `static/icons.svg#${id}`);
   svg.append(use);
   return svg;
 }

@@ -90,7 +90,7 @@ export class Results {
     open.className = "open";
     open.tabIndex = -1; // by keyboard: O on the tile
     open.title = "Open the photo (O)";
-    open.append(icon("i-open"));
+    open.append(icon("open"));
     element.append(tile, open);
     tile.addEventListener("click", () => this.chosen(shown));
     open.addEventListener("click", () => this.opened(shown));
@@ -143,7 +143,13 @@ export class Results {
 /** What a photo is called: its caption, or its file's name without the extension. */
 export function nameOf(hit) {
   const { caption, name, path } = hit.metadata ?? {};
-  return caption || (name || path || hit.id).split("/").pop().replace(/\.\w{3,4}$/, "");
+  return (
+    caption ||
+    (name || path || hit.id)
+      .split("/")
+      .pop()
+      .replace(/\.\w{3,4}$/, "")
+  );
 }
 
 const reasonOf = (hit, asked) => asked.find((part) => part.label === hit.reason);

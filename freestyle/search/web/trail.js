@@ -2,10 +2,10 @@
 
 import { toHash } from "./query.js";
 
-/** Snapshots of queries, by entry of the history; pictures' bytes live as long as the page. */
+/** Snapshots of queries, by entry of the history. */
 export class Trail {
   constructor() {
-    this.pictures = new Map();
+    this.heavy = new Map(); // pictures and strokes by entry, for as long as the page lives
     this.entry = history.state?.entry ?? newEntry();
   }
 
@@ -31,18 +31,23 @@ export class Trail {
   at(state) {
     if (!state?.query) return null;
     this.entry = state.entry;
-    return { ...state.query, pictures: this.pictures.get(state.entry) ?? [] };
+    return { ...state.query, ...this.heavy.get(state.entry) };
   }
 
   #write(how, query, depth) {
-    this.pictures.set(this.entry, query.pictures);
-    const state = { entry: this.entry, depth, query: { ...query, pictures: [] } };
+    const { pictures, strokes } = query;
+    this.heavy.set(this.entry, { pictures, strokes });
     const hash = toHash(query);
     const address = hash ? `#${hash}` : location.pathname + location.search;
-    try {
-      history[how](state, "", address);
-    } catch {
-      // Browsers bound how often and how much is written; the search goes on without.
+    // Strokes outlive a reload, unless they are more than the browser's history takes.
+    for (const kept of [strokes, []]) {
+      const state = { entry: this.entry, depth, query: { ...query, pictures: [], strokes: kept } };
+      try {
+        history[how](state, "", address);
+        return;
+      } catch {
+        continue;
+      }
     }
   }
 }

@@ -34,7 +34,6 @@ class ColourEncoder:
     """Pictures and texts to unit vectors ``(48,)`` of colours; ``delay`` seconds a batch."""
 
     encoder, weights, width = "colours", "colours@1", WIDTH
-    styles = ("sketch", "art")
 
     def __init__(self, delay=0.0):
         self.delay = delay

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
 
+import pytest
+from starlette.responses import PlainTextResponse
+
+from freestyle.search.server.guard import Guard
+from freestyle.search.server.limits import Limits
+from freestyle.search.server.metrics import Metrics
 from freestyle.search.server.rate import TokenBuckets
 
 RED = {"parts": [{"text": "red"}]}
@@ -142,3 +148,19 @@ def test_failure_is_not_shown(make_client, caplog):
     answer = client.post("/search", json=RED)
     assert answer.status_code == 500 and "secret" not in answer.text
     assert "the secret of the house" in caplog.text
+
+
+def test_client_that_takes_no_answer_is_given_up():
+    metrics = Metrics()
+    guard = Guard(PlainTextResponse("answer"), limits=Limits(head_seconds=0.05), metrics=metrics)
+    scope = {"type": "http", "method": "GET", "path": "/info", "headers": [], "client": None}
+
+    async def never(_):
+        await asyncio.sleep(60)
+
+    async def main():
+        async with asyncio.timeout(5):
+            await guard(scope, never, never)
+
+    asyncio.run(main())
+    assert 'requests_total{route="/info",status="499"} 1.0' in metrics.text().decode()

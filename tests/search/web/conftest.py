@@ -15,6 +15,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -29,6 +30,8 @@ ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
 )
 EVERY = 25  # of the emoji that are no faces: one in so many is in the small gallery
 ALSO = ("automobile", "red heart", "blue heart", "house", "cat face", "pizza")
@@ -158,7 +161,6 @@ class Visit:
 
     def settled(self):
         """Wait until every search that a change started has been answered and shown."""
-        self.page.wait_for_timeout(350)  # longer than the page waits for a further change
         self.until("document.getElementById('working').hidden")
 
     def names(self) -> list[str]:
@@ -167,6 +169,10 @@ class Visit:
 
     def parts(self) -> list[str]:
         return self.page.locator(".part-name").all_inner_texts()
+
+    def has_parts(self, count: int):
+        """Wait until the query has so many parts: pictures are read before they count."""
+        self.until(f"document.querySelectorAll('.part').length === {count}")
 
     def close(self):
         self.context.close()
@@ -186,7 +192,8 @@ def form(request) -> dict:
         if name == "request":
             sent.update(json.loads(body))
         else:
-            sent["pictures"][name] = Image.open(io.BytesIO(body)).convert("RGB")
+            # What comes from a file on the disk is not shown to an onlooker.
+            sent["pictures"][name] = Image.open(io.BytesIO(body)).convert("RGB") if body else None
     return sent
 
 
@@ -219,8 +226,14 @@ def arc(x: float, y: float, rx: float, ry: float, begin: float, end: float):
 
 
 @pytest.fixture(scope="session")
+def commands():
+    """``commands.command``, ``commands.serving``, ``commands.Visit``, the emoji and their names."""
+    return SimpleNamespace(
+        command=command, serving=serving, concepts=concepts, Visit=Visit, DATA=DATA
+    )
+
+
+@pytest.fixture(scope="session")
 def shapes():
     """Strokes: ``shapes.circle``, ``shapes.arc``."""
-    from types import SimpleNamespace
-
     return SimpleNamespace(circle=circle, arc=arc)

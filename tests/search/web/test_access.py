@@ -97,14 +97,12 @@ def test_light_and_dark(visit):
     assert page.evaluate(paper) == light
     page.reload()
     assert page.evaluate(paper) == light  # kept
+    it.until("document.getElementById('gallery').textContent")
     page.click("#theme")
     assert page.evaluate(paper) == dark
-    assert page.evaluate(
-        "getComputedStyle(document.getElementById('grid')).transitionDuration"
-    ) in (
-        "0.001s",
-        "1e-03s",
-    )
+    still = "(e) => getComputedStyle(e).animationName"
+    assert page.locator("#empty").evaluate(still) == "none"  # motion is reduced
+    assert visit().page.locator("#empty").evaluate(still) == "appear"
 
 
 def test_empty_page_offers_examples_that_work(visit):

@@ -44,7 +44,7 @@ def test_words_not_and_filter(visit):
     page.fill("#not", "")
     assert set(hearts).isdisjoint(it.names()) or "red heart" not in it.names()
     assert it.searches[-1]["where"] == ["folder under faces"]
-    it.expected = ("400",)
+    it.expected = ("422",)
     page.fill("#where", "colour under faces")
     it.settled()
     page.wait_for_selector("#banner:visible")
@@ -59,6 +59,7 @@ def test_choose_drop_and_paste_pictures(visit):
     it = visit()
     page = it.page
     page.set_input_files("#file", str(CAR))
+    it.has_parts(1)
     assert it.names()[0] == "automobile"
     assert it.parts() == ["1f697.webp"]
     page.get_by_role("button", name="Remove 1f697.webp").click()
@@ -80,12 +81,14 @@ def test_choose_drop_and_paste_pictures(visit):
     }"""
     for kind in ("drop", "paste"):
         page.evaluate(give, [kind, base64.b64encode(PIZZA.read_bytes()).decode()])
+        it.has_parts(1)
         assert it.names()[0] == "pizza", kind
         assert page.locator("#drop").is_hidden()
         if kind == "drop":
             page.get_by_role("button", name="Remove given.webp").click()
 
     page.set_input_files("#file", str(CAR))
+    it.has_parts(2)
     it.settled()
     assert [p["name"] for p in it.searches[-1]["parts"]] == ["picture 0", "picture 1"]
     page.get_by_role("button", name="Find what is not like this picture").first.click()
@@ -98,9 +101,24 @@ def test_large_picture_is_shrunk_before_it_is_sent(visit, tmp_path):
         small.resize((2400, 2400)).save(tmp_path / "large.png")
     it = visit()
     it.page.set_input_files("#file", str(tmp_path / "large.png"))
+    it.has_parts(1)
     assert it.names()[0] == "automobile"
     (sent,) = it.searches[-1]["pictures"].values()
     assert sent.size == (1600, 1600)
+
+
+def test_camera(visit):
+    it = visit()
+    page = it.page
+    page.click("#camera")
+    page.wait_for_selector("#camera-dialog[open]")
+    it.until("document.getElementById('video').videoWidth > 0")
+    page.click("#shoot")
+    it.has_parts(1)
+    assert len(it.names()) == 24 and it.parts() == ["From the camera"]
+    (sent,) = it.searches[-1]["pictures"].values()
+    assert min(sent.size) > 100
+    assert page.evaluate("document.getElementById('video').srcObject") is None  # switched off
 
 
 def test_weights_change_the_ranking(visit):
@@ -108,6 +126,7 @@ def test_weights_change_the_ranking(visit):
     page = it.page
     page.set_input_files("#file", str(CAR))
     page.fill("#text", "pizza")
+    it.has_parts(2)
     it.settled()
     slider = page.get_by_role("slider", name="Weight of 1f697.webp")
     slider.focus()
@@ -135,7 +154,8 @@ def test_stale_answers_are_dropped(visit):
     page.route("**/search", hold)
     page.fill("#text", "a red car")
     page.wait_for_timeout(600)
-    assert len(held) == 1 and page.locator("#working").is_visible()
+    assert len(held) == 1
+    assert page.locator("#working").is_visible()
     page.fill("#text", "pizza")
     assert it.names()[0] == "pizza"
     try:
@@ -210,7 +230,7 @@ def test_busy_server_is_asked_again(visit):
     page.route("**/search", refuse)
     page.fill("#text", "pizza")
     page.wait_for_selector("#banner:visible")
-    assert page.locator("#banner-text").inner_text() == "Refused with 503. Trying again in 1 s."
+    assert page.locator("#banner-text").inner_text() == "The server is busy: trying again in 1 s."
     assert page.locator("#retry").is_hidden()
     page.wait_for_selector("#retry:visible")
     assert page.locator("#banner-text").inner_text() == "Refused with 422."
