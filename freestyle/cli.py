@@ -1,7 +1,7 @@
 """The command line: one table from command to function, bad input in one sentence.
 
-freestyle demo | bench | train ... | eval ... | eval-composed ... | figures ... | generate ...
-    | index ... | search ... | serve ... | export ...
+freestyle demo | bench | train ... | eval ... | eval-composed ... | figures ... | generate ... |
+index ... | search ... | serve ... | export ...
 """
 
 from __future__ import annotations
