@@ -22,15 +22,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from freestyle.errors import UserError
-from freestyle.search.columns import OWN, checked, checked_queries
+from freestyle.search.columns import OWN, checked, checked_queries, stored_key
 from freestyle.search.folder import IndexFolder
 from freestyle.search.ranking import SLACK, ranked, sampled
 from freestyle.search.records import Fingerprint, Hits, IndexSettings, PhotoRecord
 from freestyle.search.rows import (
     FINGERPRINT,
+    fixed_lists,
     further_types,
     given_text,
+    matrix,
     schema,
+    table_schema,
     to_batch,
     to_fingerprints,
     to_metadata,
@@ -156,16 +159,15 @@ class LanceIndex:
         """Index the vectors, unless an index of half as many partitions or more is there."""
         from lancedb.index import IvfRq
 
-        names = [i.name for i in table.list_indices() if i.columns == ["vector"]]
-        sizes = {int(name.rpartition("_")[2]): name for name in names}
+        names = {i.name for i in table.list_indices() if i.columns == ["vector"]}
+        sizes = [int(name.rpartition("_")[2]) for name in names]
         kept = max(sizes, default=0)
         if partitions >= 2 * kept:  # none, or four times as many photos
             kept = partitions
             config = IvfRq("dot", num_partitions=partitions, num_bits=BITS)
             table.create_index("vector", config=config, name=f"vector_{partitions}")
-        for size, name in sizes.items():
-            if size != kept:
-                table.drop_index(name)
+        for name in names - {f"vector_{kept}"}:
+            table.drop_index(name)
 
     def fingerprints(self) -> dict[str, Fingerprint]:
         """By id, what tells whether photos have changed."""
@@ -180,6 +182,9 @@ class LanceIndex:
         queries = checked_queries(queries, k, self.settings.width, self.uri)
         sql = where_sql(where) if where else None
         with self._reading() as table:
+            asked = {stored_key(c.column) for c in where.conditions} if where else set()
+            if not asked <= set(table.schema.names):  # a column that no photo has
+                return [Hits([], np.empty(0, dtype=np.float32)) for _ in queries]
             return [self._nearest(table, query, k, sql) for query in queries]
 
     def vectors(self, ids: Sequence[str]) -> np.ndarray:
@@ -356,29 +361,3 @@ def connect(path: Path) -> Any:
             "the default index needs LanceDB: pip install lancedb, or use exact:FOLDER"
         ) from error
     return lancedb.connect(path, read_consistency_interval=timedelta(0))
-
-
-def table_schema(types: dict[str, type], settings: IndexSettings) -> pa.Schema:
-    """All columns: those of :func:`~freestyle.search.rows.schema`, vectors, flattened sets."""
-    import pyarrow as pa
-
-    fields = schema(types).append(pa.field("vector", pa.list_(pa.float32(), settings.width)))
-    if settings.atoms:
-        size = settings.atoms * settings.width
-        fields = fields.append(pa.field("atoms", pa.list_(pa.float16(), size)))
-    return fields
-
-
-def fixed_lists(arrays: Sequence[np.ndarray], dtype: type) -> pa.Array:
-    """Rows of equal length as an Arrow column."""
-    import pyarrow as pa
-
-    rows = np.stack(arrays).astype(dtype, copy=False)
-    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
-
-
-def matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
-    """An Arrow column of equally long lists as rows ``(N, width)``."""
-    chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    dtype = column.type.value_type.to_pandas_dtype()
-    return np.concatenate([np.empty(0, dtype), *chunks]).reshape(-1, width)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from freestyle.search.columns import OWN, key, name_of, stored_key
-from freestyle.search.records import COLUMNS, Fingerprint, PhotoRecord, Scalar
+from freestyle.search.records import COLUMNS, Fingerprint, IndexSettings, PhotoRecord, Scalar
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -155,3 +155,29 @@ def matching(table: pa.Table, where: Filter) -> np.ndarray:
         holds = np.array([*map(condition.holds, texts), False], dtype=bool)
         mask &= holds[encoded.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)]
     return mask
+
+
+def table_schema(types: dict[str, type], settings: IndexSettings) -> pa.Schema:
+    """Columns of :func:`schema`, then vectors and flattened sets as lists of fixed size."""
+    import pyarrow as pa
+
+    fields = schema(types).append(pa.field("vector", pa.list_(pa.float32(), settings.width)))
+    if settings.atoms:
+        size = settings.atoms * settings.width
+        fields = fields.append(pa.field("atoms", pa.list_(pa.float16(), size)))
+    return fields
+
+
+def fixed_lists(arrays: Sequence[np.ndarray], dtype: type) -> pa.Array:
+    """Rows of equal length as an Arrow column."""
+    import pyarrow as pa
+
+    rows = np.stack(arrays).astype(dtype, copy=False)
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+
+
+def matrix(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    """An Arrow column of equally long lists as rows ``(N, width)``."""
+    chunks = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    dtype = column.type.value_type.to_pandas_dtype()
+    return np.concatenate([np.empty(0, dtype), *chunks]).reshape(-1, width)
