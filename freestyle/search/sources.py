@@ -109,7 +109,8 @@ def list_sources(sources: Sequence[str]) -> Listing:
                         further columns, by which searches can filter
     ==================  ============================================================
 
-    Captions stand in ``<stem>.txt`` (first line) or ``<stem>.json`` (``caption``) beside a photo.
+    Captions stand in ``<stem>.txt`` (first line) or ``<stem>.json`` (``caption``) beside a photo, or
+    in ``text/<stem>.txt`` beside a folder ``images`` that holds it, as in the layout of DSR.
 
     Args:
         sources: Paths, or ``NAME=PATH``.
@@ -201,15 +202,26 @@ def _from_folder(source: str, root: Path, listing: Listing) -> Iterator[Listed]:
             if entry.name.startswith("."):
                 continue
             path = f"{relative}/{entry.name}" if relative else entry.name
-            if entry.is_dir():
+            kind = _kind(entry)
+            if kind == "folder":
                 (linked if entry.is_symlink() else below).append((path, entry.path))
-            elif entry.name.lower().endswith(SHARD) and entry.is_file():
+            elif entry.name.lower().endswith(SHARD) and kind == "file":
                 yield from _from_shard(source, Path(entry.path), path, listing)
-            elif entry.name.lower().endswith(IMAGE_EXTENSIONS) and (
-                entry.is_file() or entry.is_symlink()  # a link to nothing is said to be broken
-            ):
+            elif entry.name.lower().endswith(IMAGE_EXTENSIONS) and kind:
                 yield _file(source, path, entry.path, _beside(Path(entry.path), names))
         waiting += reversed(below)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """``folder``, ``file``, ``lost`` (a link to what cannot be reached), or empty."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        return "lost" if entry.is_symlink() and not os.path.exists(entry.path) else ""
+    except OSError:  # a link in a circle, or through a closed folder
+        return "lost"
 
 
 def _file(source: str, path: str, origin: str, caption: str, **more: object) -> Listed:
@@ -247,16 +259,19 @@ def _misnamed(source: str, path: str, origin: str) -> Listed | None:
 
 
 def _beside(photo: Path, names: set[str]) -> str:
-    """The caption in a file beside a photo."""
+    """The caption in a file beside a photo, or beside its folder ``images``."""
+    caption = ""
     if f"{photo.stem}.txt" in names:
-        return read_caption(photo.with_suffix(".txt")) or ""
-    if f"{photo.stem}.json" in names:
+        caption = read_caption(photo.with_suffix(".txt")) or ""
+    elif f"{photo.stem}.json" in names:
         try:
             values = json.loads(photo.with_suffix(".json").read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError):
-            return ""
-        return first_text(values, CAPTION_COLUMNS) if isinstance(values, dict) else ""
-    return ""
+        except (OSError, ValueError, RecursionError):
+            values = None
+        caption = first_text(values, CAPTION_COLUMNS) if isinstance(values, dict) else ""
+    if not caption and photo.parent.name == "images":
+        caption = read_caption(photo.parent.parent / "text" / f"{photo.stem}.txt") or ""
+    return caption
 
 
 def _from_shard(source: str, shard: Path, place: str, listing: Listing) -> Iterator[Listed]:
@@ -290,7 +305,7 @@ def _from_list(source: str, path: Path) -> Iterator[Listed]:
         caption = first_text(row, CAPTION_COLUMNS)
         if not caption:
             sidecars = (f"{file.stem}.txt", f"{file.stem}.json")
-            caption = _beside(file, {name for name in sidecars if (file.parent / name).is_file()})
+            caption = _beside(file, {n for n in sidecars if os.path.isfile(file.parent / n)})
         yield _file(
             source,
             "/".join(part for part in image.split("/") if part not in ("", ".", "..")),

@@ -49,6 +49,8 @@ def test_folders_are_walked_and_links_followed_once(photos, tmp_path):
     (photos / "link.jpg").symlink_to(photos / "a.jpg")
     (photos / "lost.jpg").symlink_to(photos / "nothing.jpg")
     os.mkfifo(photos / "pipe.jpg")
+    (photos / "linked-pipe.jpg").symlink_to(photos / "pipe.jpg")
+    (photos / "circle.jpg").symlink_to(photos / "circle.jpg")
     listing = list_sources([str(photos)])
     assert [p.path for p in listing.photos] == [
         "a.jpg",
@@ -57,8 +59,29 @@ def test_folders_are_walked_and_links_followed_once(photos, tmp_path):
         *NAMES[2:],
         "far/z.jpg",
     ]
-    assert [p.path for p in listing.broken] == ["lost.jpg"]
+    assert [p.path for p in listing.broken] == ["circle.jpg", "lost.jpg"]
     assert listing.photos[0].id == photo_id("photos/a.jpg")
+
+
+def test_captions_lie_beside_the_folder_images_too(tmp_path):
+    for name in ("a.webp", "b.webp", "c.webp"):
+        put(tmp_path / "set" / "images" / name, 1)
+    (tmp_path / "set" / "text").mkdir()
+    (tmp_path / "set" / "text" / "a.txt").write_text("a red kite\nanother line\n")
+    (tmp_path / "set" / "text" / "b.txt").write_text("not this one\n")
+    (tmp_path / "set" / "images" / "b.txt").write_text("its own\n")
+    expected = ["a red kite", "its own", ""]
+    for source in (tmp_path / "set" / "images", tmp_path / "set"):
+        assert [photo.caption for photo in list_sources([str(source)]).photos] == expected
+    listed = tmp_path / "list.txt"
+    listed.write_text("set/images/a.webp\n")
+    assert list_sources([str(listed)]).photos[0].caption == "a red kite"
+
+
+def test_lines_that_no_file_can_be_named_by_are_broken_photos(photos, tmp_path):
+    (tmp_path / "list.txt").write_text(f"photos/a.jpg\n{'word ' * 100}\n")
+    listing = list_sources([str(tmp_path / "list.txt")])
+    assert [p.path for p in listing.photos] == ["photos/a.jpg"] and len(listing.broken) == 1
 
 
 def test_names_of_any_alphabet_and_none(photos):
