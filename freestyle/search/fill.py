@@ -33,6 +33,7 @@ Work = list[tuple["Listed", str]]
 Outcome = tuple["Listed", "PhotoRecord | Decoded | Broken"]
 """A photo with its record, with what its unchanged bytes say, or with why it is left out."""
 SECONDS = 20.0  # a commit is made after so long, however few photos it has
+KNOWN = 8  # times a batch: photos of known bytes that wait for a batch to become full
 ERRORS = "errors.jsonl"
 
 
@@ -175,8 +176,7 @@ def fill(
     gone = [*plan.gone, *writer.spoilt]
     if gone:
         summary.deleted = index.delete(gone)
-    if writer.wrote or gone or summary.refreshed:
-        index.optimise()
+    index.optimise()  # even if nothing was written: a run before this one may have been killed
     summary.photos = len(index)
     summary.seconds = time.monotonic() - began
     return summary
@@ -190,7 +190,6 @@ class _Writer:
         self.records: list[PhotoRecord] = []
         self.same: list[tuple[Listed, Decoded]] = []
         self.spoilt: list[str] = []  # photos that were whole when they were indexed
-        self.wrote = False
         self.last = time.monotonic()
 
     def add(self, photo: Listed, what: PhotoRecord | Decoded | Broken) -> None:
@@ -220,7 +219,6 @@ class _Writer:
         again = refreshed(self.index, changes, [what.digest for _, what in self.same])
         if self.records or again:
             self.index.upsert([*self.records, *again])
-            self.wrote = True
         self.records, self.same = [], []
         self.last = time.monotonic()
 
@@ -249,7 +247,7 @@ def embed_batches(
     for photo, what in results:
         waiting.append((photo, what))
         count += isinstance(what, Decoded) and what.squares is not None
-        if count >= batch_size:
+        if count >= batch_size or len(waiting) >= KNOWN * batch_size:
             yield from _embedded(waiting, encoder)
             waiting, count = [], 0
     yield from _embedded(waiting, encoder)

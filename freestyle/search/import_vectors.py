@@ -86,8 +86,7 @@ def import_vectors(
                     summary.note(photo, f"{photo.path or 'an entry'} has {reason}: embed it again")
             _upsert(index, records, known, summary)
             bar.update(len(batch.rows))
-    if summary.added or summary.changed:
-        index.optimise()
+    index.optimise()  # even if nothing was written: a run before this one may have been killed
     summary.photos, summary.seconds = len(index), time.monotonic() - began
     return summary
 

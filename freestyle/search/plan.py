@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from freestyle.errors import UserError
+from freestyle.search.lists import LISTS
 from freestyle.search.records import COLUMNS, Fingerprint, PhotoRecord
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def make_plan(
         keep_deleted: Whether photos that are no longer there stay.
 
     Raises:
-        UserError: If the index has another source of the same name.
+        UserError: If the index has another source of the same name, whose photos would seem gone.
     """
     plan = Plan()
     for start in range(0, len(listing.photos), BATCH):
@@ -57,7 +58,8 @@ def make_plan(
         there = [(name, photo) for name, photo in photos if name in known]
         rows = index.metadata([name for name, _ in there])
         for (name, photo), row in zip(there, rows, strict=True):
-            _refuse_namesake(index, photo, row, listing)
+            if photo.origin != row["origin"]:
+                _refuse_namesake(index, photo.source, row, listing)
             before = known[name]
             if (before.size, before.modified) != (photo.size, photo.modified):
                 plan.read.append((photo, before.digest))
@@ -141,21 +143,25 @@ def _gone(index: Index, listing: Listing, known: dict[str, Fingerprint]) -> list
         for row in index.metadata(left[start : start + BATCH]):
             source = row.get("source")
             if source in listing.roots and not listing.hides(source, row["path"]):
+                if listing.roots[source].suffix.lower() not in LISTS:  # whose photos lie anywhere
+                    _refuse_namesake(index, source, row, listing)
                 gone.append(row["id"])
     return gone
 
 
-def _refuse_namesake(index: Index, photo: Listed, row: dict[str, Any], listing: Listing) -> None:
+def _refuse_namesake(index: Index, source: str, row: dict[str, Any], listing: Listing) -> None:
     """Refuse a second folder of one name; a folder that was moved is no longer where it was."""
-    if photo.origin == row["origin"] or not row["origin"]:
+    root, before = listing.roots[source], Path(row["origin"])
+    if not row["origin"]:
         return
-    root, before = listing.roots[photo.source], Path(row["origin"])
-    depth = len(Path(photo.path).parts) if root.is_dir() and photo.offset < 0 else 0
+    depth = len(Path(row["path"]).parts) if root.is_dir() and row["offset"] < 0 else 0
     old_root = before.parents[depth - 1] if 0 < depth <= len(before.parents) else before
-    if old_root != root and old_root.exists() and not _same_place(old_root, root):
+    if old_root == root or old_root.is_relative_to(root):
+        return
+    if old_root.exists() and not _same_place(old_root, root):
         raise UserError(
-            f"{index.uri} holds photos of {old_root} under the name {photo.source!r}: give "
-            f"{root} another name, as in other={root}"
+            f"{index.uri} holds photos of {old_root} under the name {source!r}: give {root} "
+            f"another name, as in other={root}, or say --forget {source} first"
         )
 
 

@@ -45,7 +45,8 @@ class Listed:
         caption: What it shows, or empty.
         date: ISO date from a list, or empty.
         extra: Further columns of a list.
-        broken: Why it cannot be used, where the listing already tells.
+        broken: Why it cannot be used, where the listing already tells; of a size of 0 or more it
+            may be there all the same.
     """
 
     source: str
@@ -234,7 +235,8 @@ def _file(source: str, path: str, origin: str, caption: str, **more: object) -> 
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         reason = f"{origin} cannot be read ({reason}): check the path and its permissions"
-        return Listed(source, path, origin, broken=reason)
+        gone = isinstance(error, FileNotFoundError | ValueError)  # else it may be as it was
+        return Listed(source, path, origin, size=-1 if gone else 0, broken=reason)
     return Listed(
         source,
         path,

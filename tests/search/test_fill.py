@@ -114,6 +114,36 @@ def test_only_new_and_changed_photos_are_embedded_and_gone_ones_go(photos, tmp_p
     assert "a.jpg" in content(out)
 
 
+def test_a_run_with_nothing_to_do_finishes_what_a_killed_one_left(photos, tmp_path):
+    index(photos, tmp_path / "out")
+    opened = open_index(uri(tmp_path / "out"))
+    record = next(opened.records())[0]
+    with opened.writing():  # as one that was killed after its last commit
+        opened.upsert([record])
+    assert len(list((tmp_path / "out" / "parts").glob("*.vectors.npy"))) == 2
+    assert counts(index(photos, tmp_path / "out")) == {"unchanged": 5}
+    assert len(list((tmp_path / "out" / "parts").glob("*.vectors.npy"))) == 1
+
+
+def test_photos_of_known_bytes_do_not_pile_up():
+    from freestyle.search.decode import Decoded
+    from freestyle.search.fill import embed_batches
+
+    taken = []
+
+    def results():
+        for number in range(10_000):
+            taken.append(number)
+            yield number, Decoded("digest", 1, 0.0, "")
+
+    class Encoder:
+        def records(self, photos, decoded):
+            return []
+
+    assert next(embed_batches(results(), Encoder(), 4))[0] == 0
+    assert len(taken) < 100
+
+
 def test_equal_pictures_are_two_photos(photos, tmp_path):
     shutil.copy(photos / "a.jpg", photos / "copy.jpg")
     index(photos, tmp_path / "out")
@@ -170,6 +200,16 @@ def test_sources_with_equal_paths_stay_apart(photos, tmp_path, refusal):
     assert len(opened) == 6
     rows = opened.metadata(list(opened.fingerprints()))
     assert sorted(row["source"] for row in rows if row["path"] == "a.jpg") == ["disk", "photos"]
+
+
+def test_another_folder_of_the_same_name_removes_nothing(photos, tmp_path, refusal):
+    out = tmp_path / "out"
+    index(photos, out)
+    other = make_folder(tmp_path / "disk" / "photos", ["y.jpg", "z.jpg"])  # no path in common
+    assert "another name" in refusal(index, other, out)
+    assert len(content(out)) == 5
+    shutil.rmtree(photos)
+    assert counts(index(other, out)) == {"added": 2, "deleted": 5}
 
 
 def test_a_moved_folder_is_not_embedded_again(photos, tmp_path):

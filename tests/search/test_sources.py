@@ -140,6 +140,21 @@ def write_list(path, rows):
     return path
 
 
+def test_a_photo_that_cannot_be_looked_at_is_not_gone(photos, tmp_path, monkeypatch):
+    index(photos, tmp_path / "out")
+    look = os.stat
+
+    def refuse(path, *args, **options):
+        if str(path).endswith("c.jpg"):
+            raise PermissionError(13, "Permission denied")
+        return look(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert counts(index(photos, tmp_path / "out")) == {"unchanged": 3, "broken": 1}
+    monkeypatch.undo()
+    assert sorted(content(tmp_path / "out")) == NAMES
+
+
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".parquet"])
 def test_lists_give_captions_dates_and_columns(photos, tmp_path, ending):
     (photos / "trips" / "c.txt").write_text("from beside\n")
