@@ -62,7 +62,13 @@ def further_columns(row: Mapping[str, Scalar]) -> dict[str, Scalar]:
 
 def first_text(row: Mapping[str, Scalar], names: tuple[str, ...]) -> str:
     """The first of these columns that says something, or nothing."""
-    return next((str(row[name]) for name in names if row.get(name) not in (None, "")), "")
+    found = (str(row[name]) for name in names if row.get(name) not in (None, ""))
+    return whole_text(next(found, ""))
+
+
+def whole_text(text: str) -> str:
+    """Text that can be stored: halves of characters, as JSON may hold them, become ``?``."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _wider(before: type | None, kind: type) -> type:
@@ -84,7 +90,7 @@ def _rows(path: Path) -> Iterator[dict[str, Scalar]]:
     read = {".txt": _text, ".jsonl": _json_lines, ".csv": _table, ".parquet": _parquet}[ending]
     try:
         for row in read(path):
-            plain = ((str(name), _plain(value)) for name, value in row.items() if name)
+            plain = ((whole_text(str(name)), _plain(value)) for name, value in row.items() if name)
             yield {name: value for name, value in plain if value is not None}
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
@@ -98,11 +104,13 @@ def _plain(value: Any) -> Scalar | None:
     if value is None or value == "" or (isinstance(value, float) and not math.isfinite(value)):
         return None
     if isinstance(value, bool | int | float):
-        return value if abs(value) < 2**63 else float(value)
+        if abs(value) < 2**63:
+            return value
+        return float(value) if abs(value) < 1e308 else None
     if isinstance(value, str):
-        return value[:_LONGEST]
+        return whole_text(value[:_LONGEST])
     if isinstance(value, list | dict | tuple):
-        return json.dumps(value, default=str, ensure_ascii=False)[:_LONGEST]
+        return whole_text(json.dumps(value, default=str, ensure_ascii=False)[:_LONGEST])
     return str(value)[:_LONGEST]
 
 
@@ -120,7 +128,7 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
                 raise UserError(

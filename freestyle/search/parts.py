@@ -12,6 +12,7 @@ new one. Files that a reader has open stay readable to it after they are removed
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,21 +86,28 @@ def open_part(folder: Path, name: str, rows: int, settings: IndexSettings) -> Pa
 
 
 def open_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    """A memory-mapped array of known shape.
+    """A memory-mapped array of known shape, which holds no file open: there may be many parts.
 
     Raises:
         FileNotFoundError: If there is none.
         UserError: If it is not of that shape.
     """
+    import pyarrow as pa
+
     try:
-        array = np.load(path, mmap_mode="r")
+        with open(path, "rb") as file:
+            np.lib.format.read_magic(file)
+            found, _, kind = np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
+        if found != shape or kind != dtype:
+            raise damaged(path)
+        with pa.memory_map(str(path)) as source:  # the mapping outlives the file
+            buffer = source.read_buffer()
+        return np.frombuffer(buffer, dtype, math.prod(shape), start).reshape(shape)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, pa.ArrowException) as error:
         raise damaged(path) from error
-    if array.shape != shape or array.dtype != dtype:
-        raise damaged(path)
-    return array
 
 
 def damaged(path: Path) -> UserError:

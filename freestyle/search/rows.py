@@ -118,17 +118,18 @@ def gathered(
     """Rows of several tables in the order of ``places`` (table, row), with all of ``fields``."""
     import pyarrow as pa
 
-    used = sorted({part for part, _ in places})  # only between the first and last row of each
-    tables, starts, total = [], {}, 0
-    for part in used:
-        rows = [row for where, row in places if where == part]
-        low, high = min(rows), max(rows) + 1
-        starts[part] = total - low
-        total += high - low
-        table = sources[part].slice(low, high - low)
-        tables.append(widened(table, fields))
-    joined = pa.concat_tables(tables)
-    return joined.take([starts[part] + row for part, row in places]).combine_chunks()
+    wanted: dict[int, list[int]] = {}
+    for part, row in places:
+        wanted.setdefault(part, []).append(row)
+    tables, at, total = [], {}, 0
+    for part, rows in sorted(wanted.items()):
+        rows = sorted(set(rows))
+        low = rows[0]  # only these rows are copied, whatever lies between them
+        near = sources[part].slice(low, rows[-1] + 1 - low).combine_chunks()
+        tables.append(widened(near.take([row - low for row in rows]), fields))
+        at |= {(part, row): total + place for place, row in enumerate(rows)}
+        total += len(rows)
+    return pa.concat_tables(tables).take([at[place] for place in places]).combine_chunks()
 
 
 def widened(table: pa.Table, fields: pa.Schema) -> pa.Table:

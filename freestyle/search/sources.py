@@ -25,6 +25,7 @@ from freestyle.search.lists import (
     first_text,
     further_columns,
     read_list,
+    whole_text,
 )
 from freestyle.search.records import Scalar, photo_id
 
@@ -291,7 +292,7 @@ def _from_shard(source: str, shard: Path, place: str, listing: Listing) -> Itera
                 offset=photo.offset,
                 size=photo.size,
                 modified=modified,
-                caption=photo.caption or "",
+                caption=whole_text(photo.caption or ""),
             )
     except (UserError, OSError) as error:
         listing.unread.append((source, place))

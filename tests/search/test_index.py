@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import runpy
 import subprocess
 import sys
@@ -490,3 +491,21 @@ def test_records_move_to_another_index(back_end, photos):
             other.upsert(batch)
         other.optimise()
     assert_holds(other, photos)
+
+
+def test_any_number_of_commits_before_they_are_merged(tmp_path, photos):
+    import resource
+
+    index = BackEnd("exact", tmp_path).create()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = max(int(name) for name in os.listdir("/proc/self/fd"))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + 20, limits[1]))
+        with index.writing():
+            for photo in photos:
+                index.upsert([photo])
+            assert_holds(index, photos)
+            index.optimise()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert_holds(index, photos)

@@ -192,6 +192,21 @@ def test_a_columns_type_fits_all_its_values(tmp_path):
     assert two == {"image": "2.jpg", "a": 2, "b": 2.5, "c": "no", "d": "8"}
 
 
+def test_halves_of_characters_and_endless_numbers_do_not_end_the_run(photos, tmp_path):
+    lines = [
+        r'{"image": "photos/a.jpg", "caption": "so \ud83d", "mood": "\udc00"}',
+        f'{{"image": "photos/b.png", "number": 1{"0" * 400}}}',
+    ]
+    (tmp_path / "list.jsonl").write_text("\n".join(lines))
+    (photos / "trips" / "c.json").write_text(r'{"caption": "half \ud83d"}')
+    for _ in range(2):
+        summary = index([tmp_path / "list.jsonl", photos], tmp_path / "out")
+    assert counts(summary) == {"unchanged": 6}
+    found = content(tmp_path / "out")
+    assert found["photos/a.jpg"].caption == "so ?" and found["photos/a.jpg"].extra["mood"] == "?"
+    assert found["trips/c.jpg"].caption == "half ?" and "number" not in found["photos/b.png"].extra
+
+
 def test_shards_hold_photos_too(photos, tmp_path):
     folder = tmp_path / "set"
     folder.mkdir()
