@@ -170,6 +170,8 @@ def _refuse_other_model(index: Index, model: str) -> None:
     from freestyle.pretrained import WEIGHTS_FILE, model_folder
 
     own, folder = index.settings.model, folder_of(index.uri)
+    if own == model and own != MODEL:  # a hub id, or the folder that a server's index names
+        return
     place = folder / own if folder is not None and own == MODEL else Path(own)
     named = own and (place / WEIGHTS_FILE).is_file()
     theirs = (model_folder(model) / WEIGHTS_FILE).read_bytes()

@@ -54,14 +54,22 @@ def open_encoder(
 
 
 def model_of(index: Index) -> str:
-    """Folder or hub id of the query model that an index names; empty where it names none."""
+    """Folder or hub id of the query model that an index names; empty where it names none.
+
+    Raises:
+        UserError: If it is one in the index's own folder, and is not there.
+    """
+    from freestyle.search.folder import MODEL
     from freestyle.search.index import SERVERS, split_uri
 
     named = index.settings.model
     scheme, place = split_uri(index.uri)
-    if named and scheme not in SERVERS and (Path(place) / named).is_dir():
-        return str(Path(place) / named)
-    return named
+    if not named or scheme in SERVERS:
+        return named
+    inside = Path(place) / named
+    if named == MODEL and not inside.is_dir():
+        raise UserError(f"{inside} is missing: name the --model that goes with the index")
+    return str(inside) if inside.is_dir() else named
 
 
 def refuse_other_encoder(index: Index, encoder: QueryEncoder) -> None:

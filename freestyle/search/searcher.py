@@ -171,6 +171,12 @@ class Searcher:
         """Close the index."""
         self.index.close()
 
+    def __enter__(self) -> Searcher:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def _plans(self, queries: Sequence[Query], outcomes: list) -> dict[int, Plan]:
         """Embed the parts of all queries; plans by number, errors into ``outcomes``."""
         embedded = self._embedder.embed([part for query in queries for part in query.parts])

@@ -239,6 +239,17 @@ def test_other_settings_are_refused_by_name(photos, tmp_path, refusal, make_mode
     assert len(content(out)) == 5 and not (tmp_path / "o").exists()
 
 
+def test_a_hub_model_of_a_servers_index_is_not_taken_for_another():
+    from types import SimpleNamespace
+
+    from freestyle.search import making
+    from freestyle.search.records import IndexSettings
+
+    settings = IndexSettings("freestyle-mini", "w", 8, model="somebody/model")
+    held = SimpleNamespace(uri="qdrant://host:6333/photos", settings=settings)
+    assert making._refuse_other_model(held, "somebody/model") is None
+
+
 def test_half_precision_is_near_and_kept(photos, tmp_path):
     index(photos, tmp_path / "full")
     index(photos, tmp_path / "half", "--precision", "bf16")

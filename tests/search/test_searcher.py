@@ -17,6 +17,7 @@ from freestyle.search.filters import parse_filter
 from freestyle.search.opening import open_encoder
 from freestyle.search.query import MAX_PARTS, MAX_TEXT
 from freestyle.search.records import photo_id
+from freestyle.search.records import IndexSettings
 from freestyle.search.scoring import SetScoring, conditional_transport
 from freestyle.search.searcher import Part, Query, Searcher
 from freestyle.search.torch_encoder import TorchQueryEncoder
@@ -294,6 +295,24 @@ def test_a_bad_query_does_not_spoil_the_others(words, tmp_path):
     assert "0" * 20 in str(results[1]) and "no.png" in str(results[2])
     with pytest.raises(UserError, match="0000"):
         searcher.search_many(queries)
+
+
+def test_a_searcher_is_closed_behind_a_with_block(words, monkeypatch):
+    index, _ = words
+    closed = []
+    monkeypatch.setattr(index, "close", lambda: closed.append(True))
+    with Searcher(index, WordEncoder()) as searcher:
+        assert len(searcher.search(Part(text="3 red"), top=2).hits) == 2 and not closed
+    assert closed == [True]
+
+
+def test_a_model_that_is_gone_from_its_index_is_missed_by_name(refusal, tmp_path):
+    from freestyle.search.index import create_index
+
+    settings = IndexSettings("freestyle-mini", "w", 8, model="model")
+    index = create_index(f"exact:{tmp_path / 'x.index'}", settings)
+    said = refusal(open_encoder, index)
+    assert str(tmp_path / "x.index" / "model") in said and "--model" in said
 
 
 def test_warming_up_leaves_nothing_for_the_first_query(words):
