@@ -1,10 +1,10 @@
 """The default back end, ``my.index`` or ``lance:my.index``: a folder of LanceDB.
 
 One table, whose every version is whole: an upsert is one version, and killed writers leave none.
-Photos are found by an inverted file of RaBitQ codes (IVF_RQ) from :data:`INDEXED` photos on, and by
-comparing all before; the candidates' scores are then computed anew from their vectors, so that they
-are exact and equal ones are ordered by id. Sets are fetched by id for a second stage; LanceDB's own
-multi-vector search is not used, since its index misses too much.
+From :data:`INDEXED` photos on they are found by an inverted file of RaBitQ codes (IVF_RQ), and the
+candidates' scores are computed anew from their vectors, so that they are exact and equal ones are
+ordered by id. Fewer photos' vectors are held in memory and all compared. Sets are fetched by id for
+a second stage; LanceDB's own multi-vector search is not used, since its index misses too much.
 
 LanceDB runs threads of its own: a process that has an index open must not fork (spawn instead).
 """
@@ -15,6 +15,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ import numpy as np
 from freestyle.errors import UserError
 from freestyle.search.columns import OWN, checked, checked_queries, stored_key
 from freestyle.search.folder import IndexFolder
-from freestyle.search.ranking import SLACK, ranked, sampled
+from freestyle.search.ranking import SLACK, nearest, ranked, sampled
 from freestyle.search.records import Fingerprint, Hits, IndexSettings, PhotoRecord
 from freestyle.search.rows import (
     FINGERPRINT,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 
 NAME = "lance"
 TABLE = "photos"
-INDEXED = 20_000  # photos from which a search reads an index instead of comparing all
+INDEXED = 20_000  # photos from which a search reads an index; before, vectors are held in memory
 KEYED = 1_000  # photos from which ids are looked up in an index
 PARTITIONS = 1 / 3  # of the square root of the number of photos: 105 of 100,000
 BITS = 2  # per number in the index
@@ -58,6 +59,35 @@ TIES = 10_000  # equal scores at the last place that are still put in order
 KEPT = timedelta(minutes=10)  # how long old versions stay, for readers in the middle of them
 AT_ONCE = timedelta(milliseconds=1)
 LOOKED_UP = 500  # ids in one query
+
+
+@dataclass(eq=False)
+class Held:
+    """The vectors of a small index, which are compared faster than they are fetched.
+
+    Attributes:
+        version: Of the table.
+        ids: N ids.
+        vectors: ``(N, E)`` float32.
+        places: Row by id.
+    """
+
+    version: int
+    ids: np.ndarray
+    vectors: np.ndarray
+    places: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.places = {name: row for row, name in enumerate(self.ids.tolist())}
+
+    def matching(self, table: Any, sql: str | None) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and vectors of the photos that match."""
+        if sql is None:
+            return self.ids, self.vectors
+        found = table.search().where(sql).select(["id"]).limit(None).to_arrow()
+        names = (given_text(name) for name in found["id"].to_pylist())
+        rows = [self.places[name] for name in names if name in self.places]
+        return self.ids[rows], self.vectors[rows]
 
 
 class LanceIndex:
@@ -72,6 +102,7 @@ class LanceIndex:
         _, self.settings = self._folder.read()
         self._path = path
         self._process = os.getpid()
+        self._memory: Held | None = None
         with self._reading():
             self._opened = connect(path).open_table(TABLE)
             self._check_schema()
@@ -185,10 +216,18 @@ class LanceIndex:
             asked = {stored_key(c.column) for c in where.conditions} if where else set()
             if not asked <= set(table.schema.names):  # a column that no photo has
                 return [Hits([], np.empty(0, dtype=np.float32)) for _ in queries]
+            held = self._held(table)
+            if held is not None:
+                ids, vectors = held.matching(table, sql)
+                return [nearest(ids, vectors, query, k) for query in queries]
             return [self._nearest(table, query, k, sql) for query in queries]
 
     def vectors(self, ids: Sequence[str]) -> np.ndarray:
         """Pooled embeddings ``(N, E)`` float32."""
+        with self._reading() as table:
+            held = self._held(table)
+        if held is not None:
+            return held.vectors[[held.places[name] for name in ids]]
         table, rows = self._look_up(ids, ["vector"])
         return matrix(table["vector"], self.settings.width)[rows]
 
@@ -246,7 +285,21 @@ class LanceIndex:
 
     def close(self) -> None:
         """Let go of the table."""
-        self._opened = None
+        self._opened = self._memory = None
+
+    def _held(self, table: Any) -> Held | None:
+        """The newest version's vectors, where they are few enough to be held."""
+        if table.count_rows() >= INDEXED:
+            self._memory = None
+            return None
+        version = table.version
+        held = self._memory
+        if held is None or held.version != version:
+            found = table.search().select(["id", "vector"]).limit(None).to_arrow()
+            names = [given_text(name) for name in found["id"].to_pylist()]
+            vectors = matrix(found["vector"], self.settings.width)
+            held = self._memory = Held(version, np.array(names, dtype=object), vectors)
+        return held
 
     def _nearest(self, table: Any, query: np.ndarray, k: int, sql: str | None) -> Hits:
         limit = k + max(k // 2, CANDIDATES)
