@@ -15,7 +15,6 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,8 @@ import numpy as np
 from freestyle.errors import UserError
 from freestyle.search.columns import OWN, checked, checked_queries, stored_key
 from freestyle.search.folder import IndexFolder
+from freestyle.search.held import Held, fits
+from freestyle.search.lance_table import brief, changing, connect
 from freestyle.search.ranking import SLACK, nearest, ranked, sampled
 from freestyle.search.records import Fingerprint, Hits, IndexSettings, PhotoRecord
 from freestyle.search.rows import (
@@ -59,35 +60,6 @@ TIES = 10_000  # equal scores at the last place that are still put in order
 KEPT = timedelta(minutes=10)  # how long old versions stay, for readers in the middle of them
 AT_ONCE = timedelta(milliseconds=1)
 LOOKED_UP = 500  # ids in one query
-
-
-@dataclass(eq=False)
-class Held:
-    """The vectors of a small index, which are compared faster than they are fetched.
-
-    Attributes:
-        version: Of the table.
-        ids: N ids.
-        vectors: ``(N, E)`` float32.
-        places: Row by id.
-    """
-
-    version: int
-    ids: np.ndarray
-    vectors: np.ndarray
-    places: dict[str, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.places = {name: row for row, name in enumerate(self.ids.tolist())}
-
-    def matching(self, table: Any, sql: str | None) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and vectors of the photos that match."""
-        if sql is None:
-            return self.ids, self.vectors
-        found = table.search().where(sql).select(["id"]).limit(None).to_arrow()
-        names = (given_text(name) for name in found["id"].to_pylist())
-        rows = [self.places[name] for name in names if name in self.places]
-        return self.ids[rows], self.vectors[rows]
 
 
 class LanceIndex:
@@ -218,7 +190,12 @@ class LanceIndex:
                 return [Hits([], np.empty(0, dtype=np.float32)) for _ in queries]
             held = self._held(table)
             if held is not None:
-                ids, vectors = held.matching(table, sql)
+                ids, vectors = held.ids, held.vectors
+                if sql is not None:
+                    found = table.search().where(sql).select(["id"]).limit(None).to_arrow()
+                    names = (given_text(name) for name in found["id"].to_pylist())
+                    rows = [held.places[name] for name in names if name in held.places]
+                    ids, vectors = ids[rows], vectors[rows]
                 return [nearest(ids, vectors, query, k) for query in queries]
             return [self._nearest(table, query, k, sql) for query in queries]
 
@@ -227,7 +204,7 @@ class LanceIndex:
         with self._reading() as table:
             held = self._held(table)
         if held is not None:
-            return held.vectors[[held.places[name] for name in ids]]
+            return held.vectors[held.rows(ids)]
         table, rows = self._look_up(ids, ["vector"])
         return matrix(table["vector"], self.settings.width)[rows]
 
@@ -237,15 +214,34 @@ class LanceIndex:
         if not size:
             self._look_up(ids, [])
             return np.empty((len(ids), 0, width), dtype=np.float16)
+        with self._reading() as table:
+            held = self._held(table)
+            if held is not None and held.atoms is None and fits(len(held.ids), width * size):
+                found = table.search().select(["id", "atoms"]).limit(None).to_arrow()
+                names = [given_text(name) for name in found["id"].to_pylist()]
+                sets = matrix(found["atoms"], size * width).reshape(-1, size, width)
+                held.take_atoms(names, sets)
+        if held is not None and held.atoms is not None:
+            return held.atoms[held.rows(ids)]
         table, rows = self._look_up(ids, ["atoms"])
         return matrix(table["atoms"], size * width)[rows].reshape(-1, size, width)
 
     def metadata(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """What is known of each photo but its arrays and pictures."""
-        names = [n for n in schema(self._types()).names if n not in ("id", "thumbnail")]
-        table, rows = self._look_up(ids, names)
-        found = [to_metadata(row) for row in table.to_pylist()]
-        return [dict(found[row]) for row in rows]
+        with self._reading() as table:
+            held = self._held(table)
+            if held is not None and held.metadata is None:
+                found = table.search().select(["id", *self._told()]).limit(None).to_arrow()
+                held.take_metadata([to_metadata(row) for row in found.to_pylist()])
+        if held is not None and held.metadata is not None:
+            return [dict(held.metadata[row]) for row in held.rows(ids)]
+        found, rows = self._look_up(ids, self._told())
+        told = [to_metadata(row) for row in found.to_pylist()]
+        return [dict(told[row]) for row in rows]
+
+    def _told(self) -> list[str]:
+        """The columns of :meth:`metadata`."""
+        return [n for n in schema(self._types()).names if n not in ("id", "thumbnail")]
 
     def thumbnail(self, id: str) -> bytes:
         """WebP bytes; empty where there is none."""
@@ -384,33 +380,3 @@ class LanceIndex:
                 f"the index at {self._path} was opened before a fork: open it in the process that "
                 "uses it, and start processes by spawning"
             )
-
-
-@contextlib.contextmanager
-def changing(path: Path) -> Iterator[None]:
-    """Make one sentence of what goes wrong in a change."""
-    try:
-        yield
-    except (UserError, KeyError):
-        raise
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"cannot write to the index at {path} ({brief(error)}): make room, give yourself the "
-            "right to, or make it again"
-        ) from error
-
-
-def brief(error: Exception) -> str:
-    """The first line of what a library says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def connect(path: Path) -> Any:
-    """A connection whose every read sees the newest version."""
-    try:
-        import lancedb
-    except ImportError as error:
-        raise UserError(
-            "the default index needs LanceDB: pip install lancedb, or use exact:FOLDER"
-        ) from error
-    return lancedb.connect(path, read_consistency_interval=timedelta(0))
