@@ -6,7 +6,11 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from freestyle.errors import UserError
 from freestyle.options import OneSentenceParser
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
 TOP = 20
 COLUMN = 16  # characters of a part's name above its column
+SEVERAL = 5  # photos of one path that are told apart by id
 SHOWN = 0.05  # probability from which a style is named
 
 
@@ -67,8 +72,8 @@ def parser() -> OneSentenceParser:
     for name, kind, metavar, what in (
         ("--image", "image", "FILE", "a picture of what is wanted, in any style; repeatable"),
         ("--text", "text", "TEXT", "what is wanted in words, phrases between commas; repeatable"),
-        ("--photo", "photo", "ID", "more like this photo of the index (id, or folder/path as "
-         "indexed); repeatable"),
+        ("--photo", "photo", "ID", "more like this photo of the index (id, or path as results "
+         "show it); repeatable"),
         ("--not", "text", "TEXT", "what shall not be there, in words; repeatable"),
         ("--not-image", "image", "FILE", "a picture of what shall not be there; repeatable"),
         ("--not-photo", "photo", "ID", "less like this photo of the index; repeatable"),
@@ -109,7 +114,7 @@ def main(args: Sequence[str]) -> SearchResult:
         UserError: At bad input.
     """
     options = parser().parse_args(args)
-    query = Query(tuple(_part(values) for values in options.parts or ()), options.top)
+    query = Query(tuple(Part(**values) for values in options.parts or ()), options.top)
     from freestyle.search.searcher import Searcher
 
     searcher = Searcher.open(
@@ -121,7 +126,8 @@ def main(args: Sequence[str]) -> SearchResult:
     )
     index = searcher.index
     where = _filter(options.where, index)
-    query = Query(query.parts, query.top, where, options.rerank)
+    parts = tuple(_looked_up(part, index) for part in query.parts)
+    query = Query(parts, query.top, where, options.rerank)
     result = searcher.search(query)
     sys.stdout.write(table(query, result) + "\n")
     if options.json:
@@ -137,13 +143,29 @@ def main(args: Sequence[str]) -> SearchResult:
     return result
 
 
-def _part(values: dict[str, Any]) -> Part:
-    photo = values.get("photo")
-    if photo is not None and not re.fullmatch(r"[0-9a-f]{20}", photo):
-        from freestyle.search.records import photo_id
+def _looked_up(part: Part, index: Index) -> Part:
+    """A part whose photo is named by its id, not by the path that tables show.
 
-        return Part(**{**values, "photo": photo_id(photo), "name": photo})
-    return Part(**values)
+    Raises:
+        UserError: If no photo, or several, have the path.
+    """
+    from freestyle.search.filters import Condition, Filter
+    from freestyle.search.records import photo_id
+
+    path = part.photo
+    if path is None or re.fullmatch(r"[0-9a-f]{20}", path):
+        return part
+    any_query = np.ones((1, index.settings.width), dtype=np.float32)
+    named = Filter((Condition("path", "=", (path,)),))
+    (found,) = index.search(any_query, SEVERAL, named)
+    ids = found.ids
+    if not ids:  # SOURCE/PATH, which is what ids are made of
+        with suppress(KeyError):
+            ids = [row["id"] for row in index.metadata([photo_id(path)])]
+    if len(ids) != 1:
+        counted = f"{len(ids)} photos ({', '.join(ids)})" if ids else "no photo"
+        raise UserError(f"{index.uri} has {counted} of the path {path!r}: give a result's id")
+    return replace(part, photo=ids[0], name=part.name or path)
 
 
 def _filter(conditions: Sequence[str], index: Index) -> Filter | None:

@@ -111,8 +111,8 @@ def list_sources(sources: Sequence[str]) -> Listing:
                         further columns, by which searches can filter
     ==================  ============================================================
 
-    Captions stand in ``<stem>.txt`` (first line) or ``<stem>.json`` (``caption``) beside a photo, or
-    in ``text/<stem>.txt`` beside a folder ``images`` that holds it, as in the layout of DSR.
+    Captions stand in ``<stem>.txt`` (first line) or ``<stem>.json`` (``caption``) beside a photo,
+    or in ``text/<stem>.txt`` beside a folder ``images`` that holds it, as in the layout of DSR.
 
     Args:
         sources: Paths, or ``NAME=PATH``.

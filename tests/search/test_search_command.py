@@ -91,6 +91,29 @@ def test_a_table_json_and_a_page(search, tiny, tmp_path):
     assert "a red cat, two dogs" in seen.texts and "not these words" in seen.texts
 
 
+def test_photos_are_named_by_the_path_that_results_show(capsys, make_picture, tmp_path):
+    from freestyle.search.index_command import main
+
+    for name, seed in (("one/a.png", 1), ("one/b.png", 2), ("two/a.png", 3)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        make_picture(seed).save(tmp_path / name)
+    folders, place = [str(tmp_path / "one"), str(tmp_path / "two")], f"exact:{tmp_path}/i"
+    main([*folders, "--out", place, "--encoder", "random:clip-tiny", "--workers", "0", "--quiet"])
+
+    def found(photo):
+        code = cli.main(["search", place, "--photo", photo])
+        done = capsys.readouterr()
+        return code, done.out + done.err
+
+    code, said = found("b.png")
+    assert code == 0 and "2 of 3 photos" in said
+    assert found("two/a.png")[0] == 0  # with the source's name
+    code, said = found("a.png")
+    assert code == 2 and "2 photos" in said and photo_id("two/a.png") in said
+    code, said = found("c.png")
+    assert code == 2 and "'c.png'" in said
+
+
 def test_photos_filters_and_excluded_pictures(search, tiny):
     code, out, err = search(
         "--photo", "trips/03.png", "--not-image", tiny / "0.png", "--not-photo",
@@ -100,7 +123,7 @@ def test_photos_filters_and_excluded_pictures(search, tiny):
     assert code == 0, err
     assert "home/" not in out and "5 of 12 photos" in out
     assert "not 02.png" in out and "trips/03.png" not in out.split("score")[1].split("\n", 1)[1]
-    code, out, _ = search("--photo", "trips/03.png", "--where", "size > 5000")
+    code, out, _ = search("--photo", photo_id("trips/03.png"), "--where", "size > 5000")
     assert code == 0 and "no photo matches" in out
 
 

@@ -16,8 +16,7 @@ from freestyle.search.embed_parts import elements_of
 from freestyle.search.filters import parse_filter
 from freestyle.search.opening import open_encoder
 from freestyle.search.query import MAX_PARTS, MAX_TEXT
-from freestyle.search.records import photo_id
-from freestyle.search.records import IndexSettings
+from freestyle.search.records import IndexSettings, photo_id
 from freestyle.search.scoring import SetScoring, conditional_transport
 from freestyle.search.searcher import Part, Query, Searcher
 from freestyle.search.torch_encoder import TorchQueryEncoder
