@@ -82,9 +82,7 @@ class Service:
         """
         begin = time.perf_counter()
         numbers = list(received.pictures)
-        decoded = await asyncio.gather(
-            *(self.decoder.decode(received.pictures[n]) for n in numbers)
-        )
+        decoded = await self._decode([received.pictures[n] for n in numbers])
         decode = time.perf_counter() - begin
         try:
             query = await self._query(received, dict(zip(numbers, decoded, strict=True)))
@@ -98,6 +96,14 @@ class Service:
         self.count = values["photos"]
         self.metrics.photos.set(self.count)
         return {**values, "milliseconds": stages}
+
+    async def _decode(self, pictures: list[bytes]) -> list[Image.Image]:
+        tasks = [asyncio.create_task(self.decoder.decode(picture)) for picture in pictures]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:  # after a refusal the others must not wait on for a process
+            for task in tasks:
+                task.cancel()
 
     async def _query(self, received: Received, pictures: dict[int, Image.Image]) -> Query:
         from freestyle.search.searcher import Part, Query
