@@ -20,7 +20,7 @@ from freestyle.errors import UserError
 from freestyle.search.columns import OWN, checked, checked_queries
 from freestyle.search.folder import IndexFolder
 from freestyle.search.parts import COMMIT, PARTS, Commit, Part, damaged, open_part, write_part
-from freestyle.search.ranking import SLACK, merged, ranked, sampled
+from freestyle.search.ranking import merged, nearest, sampled
 from freestyle.search.records import Fingerprint, Hits, IndexSettings, PhotoRecord
 from freestyle.search.rows import (
     FINGERPRINT,
@@ -338,13 +338,3 @@ def find_places(
         names = parts[at].ids[rows]
         places.update(zip(names, ((at, row) for row in rows.tolist()), strict=True))
     return places
-
-
-def nearest(ids: np.ndarray, vectors: np.ndarray, query: np.ndarray, k: int) -> Hits:
-    """The k best of a block ``(N, E)``; near the k-th, float64 decides."""
-    scores = vectors @ query
-    if k < len(scores):
-        least = np.partition(scores, len(scores) - k)[len(scores) - k]
-        near = np.flatnonzero(scores >= least - SLACK * np.linalg.norm(query))
-        ids, vectors = ids[near], vectors[near]
-    return ranked(ids.tolist(), vectors, query, k)

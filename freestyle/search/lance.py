@@ -1,10 +1,10 @@
 """The default back end, ``my.index`` or ``lance:my.index``: a folder of LanceDB.
 
 One table, whose every version is whole: an upsert is one version, and killed writers leave none.
-Photos are found by an inverted file of RaBitQ codes (IVF_RQ) from :data:`INDEXED` photos on, and by
-comparing all before; the candidates' scores are then computed anew from their vectors, so that they
-are exact and equal ones are ordered by id. Sets are fetched by id for a second stage; LanceDB's own
-multi-vector search is not used, since its index misses too much.
+From :data:`INDEXED` photos on they are found by an inverted file of RaBitQ codes (IVF_RQ), and the
+candidates' scores are computed anew from their vectors, so that they are exact and equal ones are
+ordered by id. Fewer photos' vectors are held in memory and all compared. Sets are fetched by id for
+a second stage; LanceDB's own multi-vector search is not used, since its index misses too much.
 
 LanceDB runs threads of its own: a process that has an index open must not fork (spawn instead).
 """
@@ -24,7 +24,9 @@ import numpy as np
 from freestyle.errors import UserError
 from freestyle.search.columns import OWN, checked, checked_queries, stored_key
 from freestyle.search.folder import IndexFolder
-from freestyle.search.ranking import SLACK, ranked, sampled
+from freestyle.search.held import Held, fits
+from freestyle.search.lance_table import brief, changing, connect
+from freestyle.search.ranking import SLACK, nearest, ranked, sampled
 from freestyle.search.records import Fingerprint, Hits, IndexSettings, PhotoRecord
 from freestyle.search.rows import (
     FINGERPRINT,
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
 NAME = "lance"
 TABLE = "photos"
-INDEXED = 20_000  # photos from which a search reads an index instead of comparing all
+INDEXED = 20_000  # photos from which a search reads an index; before, vectors are held in memory
 KEYED = 1_000  # photos from which ids are looked up in an index
 PARTITIONS = 1 / 3  # of the square root of the number of photos: 105 of 100,000
 BITS = 2  # per number in the index
@@ -72,6 +74,7 @@ class LanceIndex:
         _, self.settings = self._folder.read()
         self._path = path
         self._process = os.getpid()
+        self._memory: Held | None = None
         with self._reading():
             self._opened = connect(path).open_table(TABLE)
             self._check_schema()
@@ -185,10 +188,23 @@ class LanceIndex:
             asked = {stored_key(c.column) for c in where.conditions} if where else set()
             if not asked <= set(table.schema.names):  # a column that no photo has
                 return [Hits([], np.empty(0, dtype=np.float32)) for _ in queries]
+            held = self._held(table)
+            if held is not None:
+                ids, vectors = held.ids, held.vectors
+                if sql is not None:
+                    found = table.search().where(sql).select(["id"]).limit(None).to_arrow()
+                    names = (given_text(name) for name in found["id"].to_pylist())
+                    rows = [held.places[name] for name in names if name in held.places]
+                    ids, vectors = ids[rows], vectors[rows]
+                return [nearest(ids, vectors, query, k) for query in queries]
             return [self._nearest(table, query, k, sql) for query in queries]
 
     def vectors(self, ids: Sequence[str]) -> np.ndarray:
         """Pooled embeddings ``(N, E)`` float32."""
+        with self._reading() as table:
+            held = self._held(table)
+        if held is not None:
+            return held.vectors[held.rows(ids)]
         table, rows = self._look_up(ids, ["vector"])
         return matrix(table["vector"], self.settings.width)[rows]
 
@@ -198,15 +214,34 @@ class LanceIndex:
         if not size:
             self._look_up(ids, [])
             return np.empty((len(ids), 0, width), dtype=np.float16)
+        with self._reading() as table:
+            held = self._held(table)
+            if held is not None and held.atoms is None and fits(len(held.ids), width * size):
+                found = table.search().select(["id", "atoms"]).limit(None).to_arrow()
+                names = [given_text(name) for name in found["id"].to_pylist()]
+                sets = matrix(found["atoms"], size * width).reshape(-1, size, width)
+                held.take_atoms(names, sets)
+        if held is not None and held.atoms is not None:
+            return held.atoms[held.rows(ids)]
         table, rows = self._look_up(ids, ["atoms"])
         return matrix(table["atoms"], size * width)[rows].reshape(-1, size, width)
 
     def metadata(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """What is known of each photo but its arrays and pictures."""
-        names = [n for n in schema(self._types()).names if n not in ("id", "thumbnail")]
-        table, rows = self._look_up(ids, names)
-        found = [to_metadata(row) for row in table.to_pylist()]
-        return [dict(found[row]) for row in rows]
+        with self._reading() as table:
+            held = self._held(table)
+            if held is not None and held.metadata is None:
+                found = table.search().select(["id", *self._told()]).limit(None).to_arrow()
+                held.take_metadata([to_metadata(row) for row in found.to_pylist()])
+        if held is not None and held.metadata is not None:
+            return [dict(held.metadata[row]) for row in held.rows(ids)]
+        found, rows = self._look_up(ids, self._told())
+        told = [to_metadata(row) for row in found.to_pylist()]
+        return [dict(told[row]) for row in rows]
+
+    def _told(self) -> list[str]:
+        """The columns of :meth:`metadata`."""
+        return [n for n in schema(self._types()).names if n not in ("id", "thumbnail")]
 
     def thumbnail(self, id: str) -> bytes:
         """WebP bytes; empty where there is none."""
@@ -246,7 +281,21 @@ class LanceIndex:
 
     def close(self) -> None:
         """Let go of the table."""
-        self._opened = None
+        self._opened = self._memory = None
+
+    def _held(self, table: Any) -> Held | None:
+        """The newest version's vectors, where they are few enough to be held."""
+        if table.count_rows() >= INDEXED:
+            self._memory = None
+            return None
+        version = table.version
+        held = self._memory
+        if held is None or held.version != version:
+            found = table.search().select(["id", "vector"]).limit(None).to_arrow()
+            names = [given_text(name) for name in found["id"].to_pylist()]
+            vectors = matrix(found["vector"], self.settings.width)
+            held = self._memory = Held(version, np.array(names, dtype=object), vectors)
+        return held
 
     def _nearest(self, table: Any, query: np.ndarray, k: int, sql: str | None) -> Hits:
         limit = k + max(k // 2, CANDIDATES)
@@ -331,33 +380,3 @@ class LanceIndex:
                 f"the index at {self._path} was opened before a fork: open it in the process that "
                 "uses it, and start processes by spawning"
             )
-
-
-@contextlib.contextmanager
-def changing(path: Path) -> Iterator[None]:
-    """Make one sentence of what goes wrong in a change."""
-    try:
-        yield
-    except (UserError, KeyError):
-        raise
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"cannot write to the index at {path} ({brief(error)}): make room, give yourself the "
-            "right to, or make it again"
-        ) from error
-
-
-def brief(error: Exception) -> str:
-    """The first line of what a library says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def connect(path: Path) -> Any:
-    """A connection whose every read sees the newest version."""
-    try:
-        import lancedb
-    except ImportError as error:
-        raise UserError(
-            "the default index needs LanceDB: pip install lancedb, or use exact:FOLDER"
-        ) from error
-    return lancedb.connect(path, read_consistency_interval=timedelta(0))

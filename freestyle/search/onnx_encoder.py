@@ -51,7 +51,7 @@ class OnnxQueryEncoder:
         self.folder = Path(folder)
         self.manifest = read_manifest(folder, "image.onnx", "text.onnx")
         self.encoder, self.weights = self.manifest.encoder, self.manifest.weights
-        self.width, self.columns = self.manifest.width, self.manifest.columns
+        self.width = self.manifest.width
         self.threads, self.providers = threads, list(providers or ["CPUExecutionProvider"])
         self._preprocessing = self.manifest.pixels
         self._terms: PhotoTerms | None = None
@@ -112,6 +112,11 @@ class OnnxQueryEncoder:
         """Names of the trained styles that it tells apart."""
         return tuple(self.manifest.styles) if "shares" in self.manifest.outputs else ()
 
+    @property
+    def columns(self) -> int:
+        """E + C."""
+        return self.width + self.manifest.columns
+
     def _styles(self, shares: np.ndarray) -> tuple[dict[str, float], ...]:
         """Probabilities by name from shares ``(B, S)``; what is left is ``other``."""
         names = self.manifest.styles
@@ -121,7 +126,7 @@ class OnnxQueryEncoder:
         )
 
     def _no_rows(self) -> np.ndarray:
-        return np.empty((0, self.width + self.columns), dtype=np.float32)
+        return np.empty((0, self.columns), dtype=np.float32)
 
     def _run(self, session: InferenceSession, **inputs: Any) -> list[np.ndarray]:
         wanted = {put.name for put in session.get_inputs()}

@@ -30,6 +30,16 @@ def ranked(ids: Sequence[str], vectors: np.ndarray, query: np.ndarray, k: int) -
     return Hits([ids[row] for row in order], scores[order])
 
 
+def nearest(ids: np.ndarray, vectors: np.ndarray, query: np.ndarray, k: int) -> Hits:
+    """The k best of a block ``(N, E)``; near the k-th, float64 decides."""
+    scores = vectors @ query
+    if k < len(scores):
+        least = np.partition(scores, len(scores) - k)[len(scores) - k]
+        near = np.flatnonzero(scores >= least - SLACK * np.linalg.norm(query))
+        ids, vectors = ids[near], vectors[near]
+    return ranked(ids.tolist(), vectors, query, k)
+
+
 def exact_scores(vectors: np.ndarray, query: np.ndarray, rows: int = 4096) -> np.ndarray:
     """Inner products ``(N,)`` float32 of ``(N, E)`` with ``(E,)``, summed in float64."""
     query = query.astype(np.float64)

@@ -97,7 +97,9 @@ def score_parts(parts: list[Asked], photos: Photos, scoring: SetScoring) -> np.n
     scores, start = np.empty_like(pooled), 0
     for number, part in enumerate(parts):
         stop = start + len(part.elements)
-        own = cosines[start:stop].transpose(1, 0, 2)  # (N, K, M)
+        # photos side by side in memory: sums over the few elements of a set are then fast
+        own = np.ascontiguousarray(cosines[start:stop].transpose(0, 2, 1))  # (K, M, N)
+        own = own.transpose(2, 0, 1)  # (N, K, M)
         cost = conditional_transport(own, temperature=scoring.temperature, mix=scoring.mix)
         scores[number] = (1 - scoring.share) * pooled[number] + scoring.share * (1 + cost)
         start = stop

@@ -132,8 +132,8 @@ def moved(model):
 def test_a_styled_map_over_two_framings_with_its_calibration(styled, exported):
     found = agree(styled, exported)
     assert (found.encoder, found.weights) == ("random:clip-tiny", styled.encoder.weights_tag)
-    assert found.embed_images([]).rows.shape == (0, found.width + found.columns)
-    assert found.embed_texts([]).rows.shape == (0, found.width + found.columns)
+    assert found.embed_images([]).rows.shape == (0, found.width + 3)
+    assert found.embed_texts([]).rows.shape == (0, found.width + 3)
 
 
 def test_more_pictures_and_texts_than_one_pass_takes(exported, monkeypatch, pictures):
