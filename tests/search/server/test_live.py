@@ -142,7 +142,7 @@ def test_search_that_takes_too_long(live):
 
 
 def test_client_that_leaves_costs_no_search(live):
-    server = live(delay=2.0, limits={"batch_parts": 1})
+    server = live(delay=1.5, limits={"batch_parts": 1})
     first = threading.Thread(target=search, args=(server, "red 1"))
     first.start()
     until(lambda: metric(server, "freestyle_batch_queries_sum") == 1)
@@ -152,8 +152,7 @@ def test_client_that_leaves_costs_no_search(live):
             until(lambda: metric(server, "freestyle_queue_parts") == 1)
         until(lambda number=number: metric(server, "freestyle_dropped_total") == number)
     first.join()
-    assert search(server, "red 2")[0] == 200
-    assert metric(server, "freestyle_batch_queries_sum") == 2
+    assert metric(server, "freestyle_batch_queries_sum") == 1
     assert metric(server, 'freestyle_requests_total{route="/search",status="499"}') == 3
 
 
