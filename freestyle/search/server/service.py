@@ -35,6 +35,7 @@ class Service:
     Attributes:
         count: Photos at the last search; asking a server's index each time could take long.
         closing: Whether the end has begun.
+        failure: Why it did not start.
         styles: Names of those that the model tells apart.
     """
 
@@ -45,6 +46,7 @@ class Service:
         self.batcher = Batcher(self._search_many, limits, self.metrics)
         self.photos = PhotoReader(searcher.index, limits)
         self.closing = False
+        self.failure: Exception | None = None
         self.styles: list[str] = []
         self.count = len(searcher.index)
         self.metrics.photos.set(self.count)

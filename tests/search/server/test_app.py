@@ -11,8 +11,10 @@ import gallery
 import pytest
 from gallery import draw, encode
 
+from freestyle.errors import UserError
 from freestyle.search.searcher import Part
-from freestyle.search.server import receiving
+from freestyle.search.server import receiving, running
+from freestyle.search.server.app import create_app
 from freestyle.search.server.limits import Limits
 from freestyle.search.server.refusal import Refusal
 
@@ -333,14 +335,23 @@ def test_methods(client):
     refused(client.options("/search"), 405)
 
 
+def test_server_that_does_not_start_says_why(photos, monkeypatch):
+    app = create_app(gallery.open_searcher(photos[0]), decoders=1)
+
+    async def fail():
+        raise UserError("no process can be started: raise the limit")
+
+    monkeypatch.setattr(app.state.service.decoder, "start", fail)
+    with pytest.raises(UserError, match="raise the limit"):
+        running.serve(app, running.listen("127.0.0.1", 0), Limits())
+
+
 # -- originals that are not what they were -----------------------------------------------------
 
 
 def test_original_that_has_changed(make_client, tmp_path):
     ids = gallery.fill(tmp_path, each=1)
     from starlette.testclient import TestClient
-
-    from freestyle.search.server.app import create_app
 
     secret = tmp_path / "secret.jpg"
     with TestClient(
