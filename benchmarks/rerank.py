@@ -269,13 +269,15 @@ def main(args: Sequence[str] | None = None) -> int:
     p.add_argument("--json", help="write everything here")
     p.add_argument("--check", action="store_true", help="exit with 1 where the goal is missed")
     options = p.parse_args(args)
-    data = embed(options.data, options.model, options.limit)
     asked, values = options.only.split(","), {}
+    numbers = [int(n) for n in options.candidates.split(",")]
+    if options.check and not ("kept" in asked and KEPT_AT in numbers):
+        p.error(f"--check is of what is kept at N = {KEPT_AT}: measure it too")
+    data = embed(options.data, options.model, options.limit)
     print(f"{len(data.photos):,} photos, {data.count('val')} and {data.count('test')} queries")
     if "kept" in asked:
         with tempfile.TemporaryDirectory() as folder:
             searcher = searcher_of(data, folder)
-            numbers = [int(n) for n in options.candidates.split(",")]
             values["kept"] = kept(data, searcher, numbers)
             values["kept without"] = [kept_without(data, searcher)]
             searcher.close()

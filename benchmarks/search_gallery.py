@@ -161,12 +161,14 @@ def main(args: Sequence[str] | None = None) -> int:
     p.add_argument("--json")
     p.add_argument("--check", action="store_true")
     options = p.parse_args(args)
+    numbers = [int(number) for number in options.candidates.split(",")]
+    if options.check and KEPT_AT not in numbers:
+        p.error(f"--check is of N = {KEPT_AT}: add it to --candidates")
     source = open_index(options.index)
     if not source.settings.atoms:
         raise UserError(f"{options.index} keeps no sets: make it again without --views none")
     encoder = Remembered(open_encoder(source, options.model))
     parts = queries_of(options.data, options.queries)
-    numbers = [int(number) for number in options.candidates.split(",")]
     rows = []
     right = exhaustive(source, encoder, parts)
     with tempfile.TemporaryDirectory() as folder:

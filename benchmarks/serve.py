@@ -188,6 +188,14 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         """Warm up, wait for the start, ask until the end."""
+        try:
+            self._ask()
+        except (OSError, ValueError) as error:  # the server is gone
+            self.errors.append(type(error).__name__)
+        finally:
+            self.ready.set()
+
+    def _ask(self) -> None:
         connection = socket.create_connection(self.address, timeout=60)
         waiting = iter(self.queries)
         for _ in range(self.options.warm_up):

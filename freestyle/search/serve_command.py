@@ -105,7 +105,7 @@ def main(args: Sequence[str]) -> None:
         searcher,
         limits=limits,
         token=token,
-        hosts=options.allow_host,
+        hosts=[*options.allow_host, options.host],
         origins=options.cors,
         decoders=options.workers,
         log=options.log_requests,

@@ -26,6 +26,13 @@ def test_ties_count_against_the_wanted_photo(rerank):
     assert rerank.reciprocal_rank(scores, 1) == pytest.approx((1 + 1 / 3) / 2)
 
 
+def test_a_check_of_nothing_is_refused(rerank, capsys):
+    for options in (["--candidates=20"], ["--only=choice"]):
+        with pytest.raises(SystemExit):
+            rerank.main([*options, "--check"])
+        assert "N = 50" in capsys.readouterr().err
+
+
 def test_rules_of_exclusion(rerank):
     wanted, excluded = np.zeros((1, 4)), np.array([[1.0, 1.0, 1.0, 5.0]])  # mean 2, deviation 1.73
     rules = dict(rerank.excluding(wanted, excluded))

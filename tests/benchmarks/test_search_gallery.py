@@ -35,6 +35,12 @@ def test_shares_by_hand(gallery):
     ]
 
 
+def test_a_check_of_nothing_is_refused(gallery, capsys):
+    with pytest.raises(SystemExit):
+        gallery.main(["my.index", "--candidates=20,100", "--check"])
+    assert "N = 50" in capsys.readouterr().err
+
+
 def test_nothing_is_embedded_twice(gallery):
     asked = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import socket
 import sys
 from pathlib import Path
 
@@ -34,6 +35,17 @@ def test_percentiles_and_queries():
     head, _, body = data.partition(b"\r\n\r\n")
     assert f"Content-Length: {len(body)}".encode() in head and b"Bearer secret" in head
     assert drawn[0] in body and b'{"text": "a fox"}' in body
+
+
+def test_a_client_without_a_server_ends():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+    options = benchmark.parser().parse_args(["--url", "unused"])
+    client = benchmark.Client(address, [("text", b"x")], options)
+    client.start()
+    assert client.ready.wait(20)
+    client.join(20)
+    assert client.errors == ["ConnectionRefusedError"] and not client.times
 
 
 @pytest.mark.slow

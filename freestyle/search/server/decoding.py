@@ -109,6 +109,7 @@ class Decoder:
         self._running: set[_Process] = set()
         self._tasks: set[asyncio.Task] = set()
         self._closing = False
+        self._failing = False  # no process could be started
 
     async def start(self) -> None:
         """Start the processes.
@@ -120,8 +121,8 @@ class Decoder:
 
     @property
     def alive(self) -> bool:
-        """Whether a process is there to decode."""
-        return bool(self._running) and not self._closing
+        """Whether pictures are decoded; a process that is being replaced counts as there."""
+        return not self._closing and (bool(self._running) or not self._failing)
 
     def pids(self) -> list[int]:
         """Of the processes, for measurements."""
@@ -159,6 +160,7 @@ class Decoder:
 
     async def _begin(self) -> None:
         process = await _Process.start(self._limits)
+        self._failing = False
         self._running.add(process)
         self._idle.put_nowait(process)
 
@@ -197,6 +199,7 @@ class Decoder:
             try:
                 return await self._begin()
             except (UserError, OSError) as error:
+                self._failing = True
                 logger.error("no decoding process can be started: %s", error)
                 await asyncio.sleep(1.0)
 

@@ -58,6 +58,8 @@ async def receive(headers: Headers, stream: AsyncIterator[bytes], limits: Limits
         raise Refusal(
             415, "a search is application/json or multipart/form-data: set Content-Type", "type"
         )
+    if text.count("," if isinstance(text, str) else b",") > most_commas(limits):
+        raise Refusal(413, "the query has too many values: send fewer parts", "parts")
     request = parse(text)
     check(request, limits)
     pictures = {}
@@ -71,11 +73,21 @@ async def receive(headers: Headers, stream: AsyncIterator[bytes], limits: Limits
     return Received(request, pictures)
 
 
+def most_commas(limits: Limits) -> int:
+    """Of a query's JSON: more are refused before it is parsed.
+
+    A picture in base64 has none, so this bounds the values in a body of any length. Millions of
+    them would take the parser seconds, and the complaints about each gigabytes.
+    """
+    part = limits.text + 300  # its other strings, its keys, a data: URL
+    return limits.parts * part + limits.conditions * (limits.condition + 1) + 100
+
+
 def parse(text: bytes | str) -> SearchRequest:
     """JSON to values of the right types.
 
     Raises:
-        Refusal: 400 where it is no JSON, 422 where it is no query.
+        Refusal: 400 where it is no JSON, 413 where a list is too long, 422 where it is no query.
     """
     try:
         return SearchRequest.model_validate_json(text)
@@ -88,7 +100,8 @@ def parse(text: bytes | str) -> SearchRequest:
         where = [str(p) for p in first["loc"] if isinstance(p, int) or p in known]
         what = first["msg"].rstrip(".")
         what = what[:1].lower() + what[1:]
-        raise Refusal(422, f"{'.'.join(where) or 'the query'}: {what}"[:300], "value") from None
+        status = 413 if first["type"] == "too_long" else 422
+        raise Refusal(status, f"{'.'.join(where) or 'the query'}: {what}"[:300], "value") from None
 
 
 def check(request: SearchRequest, limits: Limits) -> None:

@@ -70,7 +70,7 @@ def serve(
         try:
             server.run(sockets=[listener])
         except SystemExit as error:
-            raise UserError("the server did not start: its log says why") from error
+            raise app.state.service.failure or error from error  # uvicorn would only log it
 
 
 class _Server(uvicorn.Server):

@@ -6,6 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from freestyle.search.query import MAX_PARTS
+
+MAX_CONDITIONS = 64  # and parts: whatever the limits, so that complaints about each stay few
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -34,10 +37,12 @@ class PartRequest(_Strict):
 class SearchRequest(_Strict):
     """A query: parts that are searched for together."""
 
-    parts: list[PartRequest] = Field(min_length=1)
+    parts: list[PartRequest] = Field(min_length=1, max_length=MAX_PARTS)
     top: int = Field(20, ge=1, description="Photos wanted.")
     where: list[str] = Field(
-        default_factory=list, description='Conditions that all must hold: "date >= 2024-01-01".'
+        default_factory=list,
+        max_length=MAX_CONDITIONS,
+        description='Conditions that all must hold: "date >= 2024-01-01".',
     )
     rerank: int | None = Field(
         None, ge=0, description="Candidates that are scored by their sets; 0 for none."

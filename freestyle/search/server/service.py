@@ -35,6 +35,7 @@ class Service:
     Attributes:
         count: Photos at the last search; asking a server's index each time could take long.
         closing: Whether the end has begun.
+        failure: Why it did not start.
         styles: Names of those that the model tells apart.
     """
 
@@ -45,6 +46,7 @@ class Service:
         self.batcher = Batcher(self._search_many, limits, self.metrics)
         self.photos = PhotoReader(searcher.index, limits)
         self.closing = False
+        self.failure: Exception | None = None
         self.styles: list[str] = []
         self.count = len(searcher.index)
         self.metrics.photos.set(self.count)
@@ -82,9 +84,7 @@ class Service:
         """
         begin = time.perf_counter()
         numbers = list(received.pictures)
-        decoded = await asyncio.gather(
-            *(self.decoder.decode(received.pictures[n]) for n in numbers)
-        )
+        decoded = await self._decode([received.pictures[n] for n in numbers])
         decode = time.perf_counter() - begin
         try:
             query = await self._query(received, dict(zip(numbers, decoded, strict=True)))
@@ -98,6 +98,14 @@ class Service:
         self.count = values["photos"]
         self.metrics.photos.set(self.count)
         return {**values, "milliseconds": stages}
+
+    async def _decode(self, pictures: list[bytes]) -> list[Image.Image]:
+        tasks = [asyncio.create_task(self.decoder.decode(picture)) for picture in pictures]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:  # after a refusal the others must not wait on for a process
+            for task in tasks:
+                task.cancel()
 
     async def _query(self, received: Received, pictures: dict[int, Image.Image]) -> Query:
         from freestyle.search.searcher import Part, Query

@@ -7,7 +7,7 @@ import { Pad } from "./pad.js";
 import { Parts } from "./parts.js";
 import { Peek } from "./peek.js";
 import { acceptPictures } from "./pictures.js";
-import { TOP, emptyQuery, fromHash, requestOf, toHash } from "./query.js";
+import { TOP, emptyQuery, fromHash, lackOf, requestOf, toHash } from "./query.js";
 import { Results, nameOf } from "./results.js";
 import { Trail } from "./trail.js";
 
@@ -58,7 +58,7 @@ async function search() {
   $("banner").hidden = true;
   if (!asked) {
     client.cancel();
-    showNothing();
+    showNothing(lackOf(query, !pad.empty));
     return;
   }
   try {
@@ -109,14 +109,15 @@ function show(answer, asked) {
   peek.show(found, results.best(4));
 }
 
-function showNothing() {
+function showNothing(lack) {
   $("working").hidden = true;
   results.clear();
   $("empty").hidden = false;
+  $("lack").textContent = lack;
   $("more").hidden = true;
   $("timing").textContent = "";
   $("found-title").textContent = "Results";
-  tell("");
+  tell(lack);
   peek.hide();
 }
 

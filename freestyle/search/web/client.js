@@ -79,7 +79,7 @@ export class Client {
       for (const [name, blob] of Object.entries(files)) body.set(name, blob, blob.name ?? name);
       try {
         const options = { method: "POST", body, signal: abort.signal };
-        const answer = await (await this.#fetch("search", options)).json();
+        const answer = await (await this.#fetch("search", options)).json().catch(cutShort);
         return sequence === this.sequence ? answer : null;
       } catch (error) {
         if (sequence !== this.sequence || error.name === "AbortError") return null;
@@ -128,6 +128,11 @@ export class Client {
 
 export const photoPath = (id) => `image/${encodeURIComponent(id)}`;
 export const thumbnailPath = (id) => `thumbnail/${encodeURIComponent(id)}`;
+
+function cutShort(error) {
+  if (error.name === "AbortError") throw error;
+  throw new SearchError("The answer was cut short. Try again.");
+}
 
 function pause(milliseconds, signal) {
   return new Promise((done) => {

@@ -27,6 +27,7 @@ const dotOf = (width) => Math.min(width * 4, width + 0.085);
 const LINE = 0.055;
 const MARGIN = 0.09; // around the content, of the exported picture's side
 const LARGEST_ZOOM = 5;
+const WHOLE = { zoom: 1, x: 0.5, y: 0.5 };
 const SCAN = 256; // pixels of the side at which content is looked for
 const PASSES = 3; // of fitting: lines do not grow with the zoom, so one is not exact
 
@@ -37,10 +38,6 @@ export class Drawing {
     this.past = [];
     this.future = [];
     this.changed = changed;
-  }
-
-  get empty() {
-    return !this.strokes.some((stroke) => !stroke.erase);
   }
 
   set(strokes) {
@@ -167,6 +164,13 @@ function contentBox(canvas) {
   return right < 0 ? null : [left, top, right + 1, bottom + 1].map((value) => value / side);
 }
 
+/** Whether nothing is seen of strokes: there are none, or all was erased. */
+export function isBlank(strokes) {
+  if (!strokes.some((stroke) => !stroke.erase)) return true;
+  if (!strokes.some((stroke) => stroke.erase)) return false;
+  return !contentBox(drawZoomed(strokes, SCAN, WHOLE, { willReadFrequently: true }));
+}
+
 function drawZoomed(strokes, side, { zoom, x, y }, options) {
   const canvas = sheet(side);
   const context = canvas.getContext("2d", options);
@@ -187,7 +191,7 @@ function drawZoomed(strokes, side, { zoom, x, y }, options) {
  * @returns A canvas, or null where nothing is drawn.
  */
 export function drawQuery(strokes, side = 512) {
-  const view = { zoom: 1, x: 0.5, y: 0.5 };
+  const view = { ...WHOLE };
   for (let pass = 0; pass < PASSES; pass++) {
     const box = contentBox(drawZoomed(strokes, SCAN, view, { willReadFrequently: true }));
     if (!box) return null;

@@ -1,6 +1,6 @@
 // The sketch pad: pointers and keys become strokes of a Drawing.
 
-import { Drawing, drawAll, drawStroke } from "./ink.js";
+import { Drawing, drawAll, drawStroke, isBlank } from "./ink.js";
 import { Tools } from "./tools.js";
 
 const STEP = 0.04; // of the pad's side, by which an arrow key moves the pen
@@ -36,7 +36,7 @@ export class Pad {
   }
 
   get empty() {
-    return !this.strokes.some((stroke) => !stroke.erase);
+    return isBlank(this.strokes);
   }
 
   /** Show another drawing, with no history. */

@@ -30,8 +30,10 @@ export class Parts {
     });
     for (const [key, row] of this.rows) {
       if (kept.has(key)) continue;
+      const focused = row.element.contains(document.activeElement);
       row.element.remove();
       this.rows.delete(key);
+      if (focused) this.list.focus(); // or a keyboard's user would start from the top again
     }
   }
 

@@ -70,6 +70,15 @@ export function conditions(where) {
     .filter(Boolean);
 }
 
+/** Why a query cannot be asked yet, in a sentence; empty where nothing has been begun. */
+export function lackOf(query, drawn) {
+  const parts = partsOf(query, drawn);
+  if (parts.some((part) => !part.exclude)) return "All weights are 0: raise one.";
+  const more = "Say, draw or show what you are looking for, too";
+  if (parts.length) return `${more}: so far there is only what it should not show.`;
+  return conditions(query.where).length ? `${more}: so far there is only a filter.` : "";
+}
+
 /** The request's JSON and its files, or null where nothing is asked. */
 export async function requestOf(query, strokes) {
   const drawing = await queryPicture(strokes);

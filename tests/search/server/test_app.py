@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -10,7 +11,12 @@ import gallery
 import pytest
 from gallery import draw, encode
 
+from freestyle.errors import UserError
 from freestyle.search.searcher import Part
+from freestyle.search.server import receiving, running
+from freestyle.search.server.app import create_app
+from freestyle.search.server.limits import Limits
+from freestyle.search.server.refusal import Refusal
 
 
 def ask(client, *parts, **values):
@@ -248,6 +254,50 @@ def test_forms_that_are_no_queries(client):
     refused(post(content=b"--x\r\nnonsense\r\n--x--", headers=kind), 400)
 
 
+@pytest.mark.parametrize("value", [b"1", b"{}", b'{"text": "a"}', b'"a": 0'])
+def test_millions_of_values_are_not_parsed(client, monkeypatch, value):
+    """Each would cost a complaint of its own: seconds and gigabytes."""
+    parsed = []
+    whole = receiving.parse
+    monkeypatch.setattr(receiving, "parse", lambda text: parsed.append(len(text)) or whole(text))
+    fewer = b'{"parts": [%s]}' % b",".join([value] * 300)
+    answer = client.post("/search", content=fewer, headers=JSON)
+    refused(answer, 400 if b":" in value and value[:1] != b"{" else 413)
+    assert len(parsed) == 1
+    many = b'{"parts": [%s]}' % b",".join([value] * 1_000_000)
+    assert "too many values" in refused(client.post("/search", content=many, headers=JSON), 413)
+    form = {"data": {"request": many[:1_000_000]}, "files": {"a": b"x"}}
+    assert "too many values" in refused(client.post("/search", **form), 413)
+    assert len(parsed) == 1
+
+
+def test_largest_query_is_parsed(client):
+    limits = Limits()
+    text = "," * limits.text
+    parts = [{"text": text, "weight": 1.0, "exclude": False, "name": "," * 100}] * limits.parts
+    where = ["caption = " + "," * (limits.condition - 10)] * limits.conditions
+    assert ask(client, *parts, where=where, top=5, rerank=5).status_code == 200
+
+
+def test_after_a_refusal_no_other_picture_is_decoded(make_client, monkeypatch):
+    """Else many requests of one bad and many slow pictures would make a queue without end."""
+    client = make_client()
+    ended = []
+
+    async def decode(data):
+        if data == b"bad":
+            raise Refusal(415, "no picture", "picture_format")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(data)
+
+    monkeypatch.setattr(client.app.state.service.decoder, "decode", decode)
+    images = [base64.b64encode(data).decode() for data in (b"slow", b"bad", b"last")]
+    refused(ask(client, *({"image": image} for image in images)), 415)
+    assert sorted(ended) == [b"last", b"slow"]
+
+
 def test_body_too_large(make_client):
     client = make_client(limits={"body": 10_000})
     body = json.dumps({"parts": [{"text": "a"}]}).encode() + b" " * 10_000
@@ -285,14 +335,23 @@ def test_methods(client):
     refused(client.options("/search"), 405)
 
 
+def test_server_that_does_not_start_says_why(photos, monkeypatch):
+    app = create_app(gallery.open_searcher(photos[0]), decoders=1)
+
+    async def fail():
+        raise UserError("no process can be started: raise the limit")
+
+    monkeypatch.setattr(app.state.service.decoder, "start", fail)
+    with pytest.raises(UserError, match="raise the limit"):
+        running.serve(app, running.listen("127.0.0.1", 0), Limits())
+
+
 # -- originals that are not what they were -----------------------------------------------------
 
 
 def test_original_that_has_changed(make_client, tmp_path):
     ids = gallery.fill(tmp_path, each=1)
     from starlette.testclient import TestClient
-
-    from freestyle.search.server.app import create_app
 
     secret = tmp_path / "secret.jpg"
     with TestClient(

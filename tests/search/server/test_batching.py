@@ -145,7 +145,7 @@ def test_closing_answers_what_waits():
         tasks = [asyncio.create_task(batcher.submit(n, 1)) for n in range(3)]
         await until(engine.begun.is_set)
         closing = asyncio.create_task(asyncio.to_thread(batcher.close))
-        await asyncio.sleep(0.02)
+        await until(lambda: not batcher.alive)
         with pytest.raises(Refusal, match="shutting down"):
             await batcher.submit(9, 1)
         engine.gate.set()

@@ -60,7 +60,7 @@ def test_token(tmp_path, monkeypatch):
         (["nothing.index"], "nothing.index"),
         (["i", "--port", "99999"], "port"),
         (["i", "--port", "x"], "--port"),
-        (["i", "--host", "256.1.1.1", "--port", "0"], "--host"),
+        (["i", "--host", "192.0.2.1", "--port", "0"], "--host"),
         (["i", "--workers", "-1"], "--workers"),
         (["i", "--rate", "-1"], "rate"),
         (["i", "--rate", "nan"], "rate"),

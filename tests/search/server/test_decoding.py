@@ -144,11 +144,12 @@ def test_time_is_bounded():
         before = decoder.pids()
         with pytest.raises(Refusal, match="too long"):
             await decoder.decode(slow)
+        assert decoder.alive  # a stranger's picture does not make the server look broken
         while not decoder.pids():
             await asyncio.sleep(0.01)
         assert decoder.pids() != before
 
-    run(test, decode_seconds=0.02)
+    run(test, decode_seconds=0.005)
 
 
 def test_processes_that_die_are_replaced():

@@ -40,11 +40,11 @@ def test_token(make_client, ids):
 
 
 def test_rate(make_client):
-    client = make_client(limits={"rate": 0.5, "burst": 3})
+    client = make_client(limits={"rate": 0.02, "burst": 3})
     statuses = [client.post("/search", json=RED).status_code for _ in range(4)]
     assert statuses == [200, 200, 200, 429]
     answer = client.post("/search", json=RED)
-    assert "wait" in answer.json()["error"] and 1 <= int(answer.headers["retry-after"]) <= 3
+    assert "wait" in answer.json()["error"] and 1 <= int(answer.headers["retry-after"]) <= 51
     assert client.get("/healthz").status_code == 200
     assert 'reason="rate"' in client.app.state.service.metrics.text().decode()
 

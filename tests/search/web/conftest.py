@@ -159,6 +159,13 @@ class Visit:
             assert time.monotonic() < end, f"never came true: {expression}"
             self.page.wait_for_timeout(50)
 
+    def soon(self, condition):
+        """Wait for something in Python; the page goes on meanwhile."""
+        end = time.monotonic() + PATIENCE / 1000
+        while not condition():
+            assert time.monotonic() < end
+            self.page.wait_for_timeout(20)
+
     def settled(self):
         """Wait until every search that a change started has been answered and shown."""
         self.until("document.getElementById('working').hidden")

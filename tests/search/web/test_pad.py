@@ -49,6 +49,20 @@ def test_undo_redo_clear_and_eraser(visit, shapes):
     assert last_drawing(it).tobytes() == erased.tobytes()
 
 
+def test_drawing_that_is_all_erased_is_no_part(visit):
+    it = visit()
+    it.draw([(0.4, 0.5), (0.5, 0.5), (0.6, 0.5)])
+    assert len(it.names()) == 24 and it.parts() == ["Drawing"]
+    it.page.click("[data-tool=eraser]")
+    it.page.get_by_role("radio", name="Brush").click()
+    it.draw([(0.3, 0.5), (0.5, 0.5), (0.7, 0.5)])
+    it.settled()
+    assert it.parts() == [] and it.page.locator("#empty").is_visible()
+    assert it.page.locator("#lack").is_hidden()
+    it.page.click("#undo")
+    assert len(it.names()) == 24 and it.parts() == ["Drawing"]
+
+
 def test_picture_asked_with_is_the_same_wherever_it_was_drawn(visit, shapes):
     it = visit()
     pictures = []
