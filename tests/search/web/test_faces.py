@@ -22,8 +22,10 @@ def emoji_gallery(demo, tmp_path_factory, commands):
 
 
 def faces(commands) -> set[str]:
-    """Stems of OpenMoji's face subgroups."""
-    return {c["stem"] for c in commands.concepts() if c["subgroup"].startswith("face-")}
+    """Names, as the page shows them, of OpenMoji's face subgroups."""
+    stems = [c["stem"] for c in commands.concepts() if c["subgroup"].startswith("face-")]
+    texts = (commands.DATA / "text" / f"{stem}.txt" for stem in stems)
+    return {text.read_text(encoding="utf-8").splitlines()[0].strip() for text in texts}
 
 
 def test_circle_two_dots_and_a_curve_find_faces(chromium, emoji_gallery, commands, shapes):
