@@ -4,7 +4,8 @@ One table, whose every version is whole: an upsert is one version, and killed wr
 From :data:`INDEXED` photos on they are found by an inverted file of RaBitQ codes (IVF_RQ), and the
 candidates' scores are computed anew from their vectors, so that they are exact and equal ones are
 ordered by id. Fewer photos' vectors are held in memory and all compared, their sets too where they
-fit; others' sets are fetched by id for a second stage. LanceDB's own multi-vector search is not used, since its index misses too much.
+fit; others' sets are fetched by id for a second stage. LanceDB's own multi-vector search is not
+used, since its index misses too much.
 
 LanceDB runs threads of its own: a process that has an index open must not fork (spawn instead).
 """
