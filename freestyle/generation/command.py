@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +14,18 @@ import yaml
 
 from freestyle.datasets.photos import Photo, read_photos
 from freestyle.errors import UserError
-from freestyle.files import write_json
 from freestyle.generation import catalogue, runner
 from freestyle.generation.card import write_card
 from freestyle.generation.cir import Benchmark, publish, read_benchmark
 from freestyle.generation.finish import finish, unfinished
 from freestyle.generation.journal import ERRORS, PHOTOS, Journal, locked
 from freestyle.generation.parts import Recipe
+from freestyle.generation.set_folder import RECIPE, open_set, read_mapping, working_folder
 from freestyle.generation.sheet import contact_sheet
 from freestyle.generation.splits import SPLITS, parse_shares
 from freestyle.generation.statistics import style_statistics
 from freestyle.options import OneSentenceParser, listed
 
-RECIPE = "recipe.json"
 WRITTEN = (
     RECIPE,
     ERRORS,
@@ -130,7 +125,7 @@ def main(args: Sequence[str]) -> None:
     journal = Journal(root)
     shard = runner.parse_shard(options.shard)
     with locked(journal.parts / f"shard-{shard.name}.lock", wait=False):
-        styles = _open_set(root, recipe, options)
+        styles = open_set(root, recipe, resume=options.resume, sharing=shard.count > 1)
         journal.clean(shard.name)
         done, broken = journal.finished(hashes=options.verify)
         parts = runner.plan(
@@ -216,49 +211,6 @@ def _workers(options: argparse.Namespace, recipe: Recipe) -> int:
     return cores if runner.is_light(recipe) else int(options.engine == "ray")
 
 
-def _open_set(root: Path, recipe: Recipe, options: argparse.Namespace) -> list[str]:
-    """Check the folder against the recipe, note the recipe in it, return all of its styles."""
-    path = root / RECIPE
-    others = [p for p in root.iterdir() if not p.name.startswith(".")]
-    if not path.exists() and others:
-        raise UserError(f"--out {root} is not empty and holds no set: choose another folder")
-    before: dict[str, Any] = {}
-    if path.exists():
-        before = _read_json(path)
-        sharing = runner.parse_shard(options.shard).count > 1
-        if not options.resume and not (sharing and (root / ".parts").is_dir()):
-            raise UserError(
-                f"--out {root} holds a set: --resume goes on with it, or choose another"
-            )
-    now = json.loads(json.dumps(asdict(recipe)))
-    for key in ("seed", "max_side"):
-        if before and before.get(key) != now[key]:
-            raise UserError(
-                f"--out {root} was made with {key} {before.get(key)}, not {now[key]}: use the same "
-                "or choose another folder"
-            )
-    for style, spec in before.get("styles", {}).items():
-        if style in now["styles"] and now["styles"][style] != spec:
-            raise UserError(
-                f"--out {root} has style {style} with other settings ({json.dumps(spec)}): "
-                f"remove {root / style} and its sidecar, or choose another folder"
-            )
-    now["styles"] = before.get("styles", {}) | now["styles"]
-    packages = ("freestyle", "pillow", "opencv-python-headless", "scikit-image", "numpy")
-    now["versions"] = before.get("versions") or {name: version(name) for name in packages}
-    if now != before:
-        write_json(path, now)
-    return sorted(now["styles"])
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: remove the folder and start anew") from error
-    return values if isinstance(values, dict) else {}
-
-
 def _finish(
     journal: Journal,
     photos: Sequence[Photo],
@@ -289,7 +241,7 @@ def _finish(
         written += [root / path.relative_to(benchmark.root) for path in benchmark.annotations]
     journal.sweep(written)
     complete = Recipe(
-        {**_read_json(journal.root / RECIPE)["styles"]},
+        {**read_mapping(journal.root / RECIPE)["styles"]},
         recipe.seed,
         recipe.max_side,
         recipe.keep_photos,
@@ -319,24 +271,6 @@ def _finish(
     _say(f"{len(finished.ids):,} photos in {len(styles)} styles ({what}): {journal.root}")
     if broken:
         _say(f"{len(broken):,} photos could not be used: {journal.root / 'errors.jsonl'}")
-
-
-def working_folder(out: Path) -> Path:
-    """Make the output folder and see that it can be written to.
-
-    Raises:
-        UserError: If it cannot.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".write-", dir=out)
-        os.close(handle)
-        os.unlink(name)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to --out {out} ({error.strerror or error}): choose another folder"
-        ) from error
-    return out
 
 
 def _list_styles() -> None:
