@@ -1,11 +1,10 @@
 """The default back end, ``my.index`` or ``lance:my.index``: a folder of LanceDB.
 
 One table, whose every version is whole: an upsert is one version, and killed writers leave none.
-From :data:`INDEXED` photos on they are found by an inverted file of RaBitQ codes (IVF_RQ), and the
-candidates' scores are computed anew from their vectors, so that they are exact and equal ones are
-ordered by id. Fewer photos' vectors are held in memory and all compared, their sets too where they
-fit; others' sets are fetched by id for a second stage. LanceDB's own multi-vector search is not
-used, since its index misses too much.
+Many photos are found through an index of their vectors (:mod:`freestyle.search.lance_vectors`).
+Fewer photos' vectors are held in memory and all compared, their sets too where they fit; others'
+sets are fetched by id for a second stage. LanceDB's own multi-vector search is not used, since its
+index misses too much.
 
 LanceDB runs threads of its own: a process that has an index open must not fork (spawn instead).
 """
@@ -27,7 +26,8 @@ from freestyle.search.columns import OWN, checked, checked_queries, stored_key
 from freestyle.search.folder import IndexFolder
 from freestyle.search.held import Held, fits
 from freestyle.search.lance_table import brief, changing, connect
-from freestyle.search.ranking import SLACK, nearest, ranked, sampled
+from freestyle.search.lance_vectors import is_used, nearest_indexed, train
+from freestyle.search.ranking import nearest, sampled
 from freestyle.search.records import Fingerprint, Hits, IndexSettings, PhotoRecord
 from freestyle.search.rows import (
     FINGERPRINT,
@@ -51,13 +51,7 @@ if TYPE_CHECKING:
 
 NAME = "lance"
 TABLE = "photos"
-INDEXED = 20_000  # photos from which a search reads an index; before, vectors are held in memory
 KEYED = 1_000  # photos from which ids are looked up in an index
-PARTITIONS = 1 / 3  # of the square root of the number of photos: 105 of 100,000
-BITS = 2  # per number in the index
-PROBED = 50  # partitions read per query
-CANDIDATES = 40  # beyond the k, or half of them, whose scores are computed exactly
-TIES = 10_000  # equal scores at the last place that are still put in order
 KEPT = timedelta(minutes=10)  # how long old versions stay, for readers in the middle of them
 AT_ONCE = timedelta(milliseconds=1)
 LOOKED_UP = 500  # ids in one query
@@ -153,25 +147,11 @@ class LanceIndex:
             rows = table.count_rows()
             if rows >= KEYED and "id" not in [i.columns[0] for i in table.list_indices()]:
                 table.create_index("id", config=BTree())
-            if rows >= INDEXED:
-                self._train(table, max(1, round(PARTITIONS * rows**0.5)))
+            if is_used(rows):
+                train(table, rows)
             with self._folder.undisturbed() as nobody_reads:
                 if nobody_reads:
                     table.optimize(cleanup_older_than=AT_ONCE, delete_unverified=True)
-
-    def _train(self, table: Any, partitions: int) -> None:
-        """Index the vectors, unless an index of half as many partitions or more is there."""
-        from lancedb.index import IvfRq
-
-        names = {i.name for i in table.list_indices() if i.columns == ["vector"]}
-        sizes = [int(name.rpartition("_")[2]) for name in names]
-        kept = max(sizes, default=0)
-        if partitions >= 2 * kept:  # none, or four times as many photos
-            kept = partitions
-            config = IvfRq("dot", num_partitions=partitions, num_bits=BITS)
-            table.create_index("vector", config=config, name=f"vector_{partitions}")
-        for name in names - {f"vector_{kept}"}:
-            table.drop_index(name)
 
     def fingerprints(self) -> dict[str, Fingerprint]:
         """By id, what tells whether photos have changed."""
@@ -180,8 +160,8 @@ class LanceIndex:
     def search(self, queries: np.ndarray, k: int, where: Filter | None = None) -> list[Hits]:
         """The k photos of the largest inner product with each query, as far as the index finds.
 
-        Below :data:`INDEXED` photos these are all; of equal scores at the last place the smallest
-        ids are found among the first :data:`TIES`.
+        As long as vectors are held in memory these are all; of equal scores at the last place the
+        smallest ids are found, of very many some of them.
         """
         queries = checked_queries(queries, k, self.settings.width, self.uri)
         sql = where_sql(where) if where else None
@@ -198,7 +178,8 @@ class LanceIndex:
                     rows = [held.places[name] for name in names if name in held.places]
                     ids, vectors = ids[rows], vectors[rows]
                 return [nearest(ids, vectors, query, k) for query in queries]
-            return [self._nearest(table, query, k, sql) for query in queries]
+            width = self.settings.width
+            return [nearest_indexed(table, query, k, sql, width) for query in queries]
 
     def vectors(self, ids: Sequence[str]) -> np.ndarray:
         """Pooled embeddings ``(N, E)`` float32."""
@@ -286,7 +267,7 @@ class LanceIndex:
 
     def _held(self, table: Any) -> Held | None:
         """The newest version's vectors, where they are few enough to be held."""
-        if table.count_rows() >= INDEXED:
+        if is_used(table.count_rows()):
             self._memory = None
             return None
         version = table.version
@@ -297,23 +278,6 @@ class LanceIndex:
             vectors = matrix(found["vector"], self.settings.width)
             held = self._memory = Held(version, np.array(names, dtype=object), vectors)
         return held
-
-    def _nearest(self, table: Any, query: np.ndarray, k: int, sql: str | None) -> Hits:
-        limit = k + max(k // 2, CANDIDATES)
-        while True:
-            search = table.search(query, vector_column_name="vector").distance_type("dot")
-            search = search.minimum_nprobes(PROBED).maximum_nprobes(0 if sql else PROBED)
-            search = search.select(["id", "vector", "_distance"]).limit(limit)
-            found = (search.where(sql) if sql else search).to_arrow()
-            vectors = matrix(found["vector"], self.settings.width)
-            ids = [given_text(name) for name in found["id"].to_pylist()]
-            hits = ranked(ids, vectors, query, k)
-            if len(found) < limit or limit > k + TIES:
-                return hits
-            worst = 1 - found["_distance"].to_numpy().max()  # dot distance is 1 - inner product
-            if worst < hits.scores[-1] - SLACK * np.linalg.norm(query):
-                return hits
-            limit *= 4
 
     def _look_up(
         self, ids: Sequence[str], names: list[str] | None, *, missing: bool = True

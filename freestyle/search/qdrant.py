@@ -3,7 +3,8 @@
 ``qdrants://`` speaks TLS; the key, if the server wants one, is the environment variable
 ``QDRANT_API_KEY``. A photo is a point: its vector, and a payload with all else (see
 :mod:`freestyle.search.points`); settings and the columns' types are the collection's metadata.
-Sharding and replication are the server's, by :data:`OPTIONS` when a collection is made.
+Sharding and replication are the server's, by options when a collection is made (see
+:mod:`freestyle.search.qdrant_collection`).
 
 What differs from a folder:
 
@@ -23,34 +24,33 @@ import contextlib
 import hashlib
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from freestyle.errors import UserError
-from freestyle.files import cache_folder
-from freestyle.locks import locked
-from freestyle.search.columns import OWN, checked, checked_queries, key, name_of
-from freestyle.search.folder import BUSY
+from freestyle.search.columns import OWN, checked, checked_queries, key
+from freestyle.search.qdrant_collection import (
+    TYPES,
+    VECTOR,
+    check_options,
+    make_collection,
+    read_settings,
+    read_types,
+    sole_writer,
+)
 from freestyle.search.records import Fingerprint, Hits, IndexSettings, PhotoRecord
 from freestyle.search.rows import given_text, to_metadata, to_record
-from freestyle.search.server_client import Address, ask, connect, missing, parse_address
+from freestyle.search.server_client import ask, connect, missing, parse_address
 
 if TYPE_CHECKING:
     from freestyle.search.filters import Filter
 
-OPTIONS = {"shard_number": int, "replication_factor": int, "write_consistency_factor": int}
-VECTOR = "photo"
-SETTINGS, TYPES = "freestyle_settings", "freestyle_types"
-KINDS = {kind.__name__: kind for kind in (str, int, float, bool)}
 REQUEST = 8 * 2**20  # bytes of one upsert, about; servers take 32 MB
 PAGE = 2_000  # points of one scroll
 SLACK = 16  # results asked for beyond k, among which equal scores are put in order
 TIES = 10_000  # equal scores at the last place that are still put in order
 PATIENCE = 600  # seconds that optimise() waits for the server's own work
-INDEXED = {"below_folder": "keyword", "date_number": "integer", "size": "integer"}
 
 
 class QdrantIndex:
@@ -88,36 +88,16 @@ class QdrantIndex:
             uri: Of the collection.
             settings: How it will be filled.
             client: As of the class.
-            **options: Of :data:`OPTIONS`.
+            **options: Of :data:`freestyle.search.qdrant_collection.OPTIONS`.
 
         Raises:
             UserError: If there is one already, an option is unknown or no positive number, or the
                 server does not answer.
         """
         address = parse_address(uri)
-        for name, value in options.items():
-            if name not in OPTIONS:
-                raise UserError(f"{uri} takes no {name}; it takes {', '.join(OPTIONS)}")
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} is a number from 1, not {value!r}")
+        check_options(uri, options)
         used = client or connect(address)
-        from qdrant_client import models
-
-        name = address.collection
-        if ask(address, lambda: used.collection_exists(name)):
-            raise UserError(f"there is a collection at {uri} already: open it, or choose another")
-        vector = models.VectorParams(size=settings.width, distance=models.Distance.DOT)
-        metadata = {SETTINGS: settings.to_dict(), TYPES: {}}
-        ask(
-            address,
-            lambda: used.create_collection(
-                name, vectors_config={VECTOR: vector}, metadata=metadata, **options
-            ),
-        )
-        with warnings.catch_warnings():  # the client's memory mode has no indexes of payloads
-            warnings.simplefilter("ignore", UserWarning)
-            for column, kind in INDEXED.items():
-                ask(address, lambda c=column, k=kind: used.create_payload_index(name, c, k))
+        make_collection(address, used, settings, options)
         return cls(uri, client or used)
 
     def __len__(self) -> int:
@@ -128,16 +108,7 @@ class QdrantIndex:
         """Hold the right to write, among the processes of this machine."""
         if self._writing:
             raise RuntimeError(f"{self.uri} is being written to by this object already")
-        place = f"{self._address.url}/{self._address.collection}"
-        name = hashlib.sha256(place.encode()).hexdigest()[:32]
-        folder = cache_folder() / "locks"
-        with locked(
-            folder / f"{name}.lock",
-            wait=wait,
-            place=self.uri,
-            busy=BUSY,
-            elsewhere=f"make {folder} writable, or set FREESTYLE_CACHE",
-        ):
+        with sole_writer(self._address, wait=wait):
             self._writing = True
             try:
                 yield
@@ -357,8 +328,7 @@ class QdrantIndex:
                 return
 
     def _types(self) -> dict[str, type]:
-        kinds = self._metadata().get(TYPES) or {}
-        return {name_of(stored): KINDS[kind] for stored, kind in kinds.items()}
+        return read_types(self._metadata())
 
     def _metadata(self) -> dict[str, Any]:
         if not self._ask(self._client.collection_exists):
@@ -372,17 +342,3 @@ class QdrantIndex:
     def _require_writing(self) -> None:
         if not self._writing:
             raise RuntimeError("change an index inside `with index.writing():`")
-
-
-def read_settings(address: Address, metadata: dict[str, Any]) -> IndexSettings:
-    """The settings in a collection's metadata.
-
-    Raises:
-        UserError: If the collection is no index.
-    """
-    values = metadata.get(SETTINGS)
-    if not isinstance(values, dict):
-        raise UserError(
-            f"the collection at {address.uri} is no index of freestyle: choose another name"
-        )
-    return IndexSettings.from_dict(values, address.uri)

@@ -278,10 +278,10 @@ def test_without_sets(back_end):
 
 @pytest.mark.slow
 def test_many_photos_are_found_by_an_index(tmp_path, monkeypatch):
-    from freestyle.search import lance
+    from freestyle.search import lance_vectors
 
-    monkeypatch.setattr(lance, "INDEXED", 2000)
-    monkeypatch.setattr(lance, "PROBED", 8)
+    monkeypatch.setattr(lance_vectors, "INDEXED", 2000)
+    monkeypatch.setattr(lance_vectors, "PROBED", 8)
     settings = dataclasses.replace(SETTINGS, width=32, views="", atoms=0)
     random = np.random.default_rng(0)
     centres = random.standard_normal((40, 32))
@@ -311,7 +311,7 @@ def test_many_photos_are_found_by_an_index(tmp_path, monkeypatch):
     names = [i.name for i in index._opened.list_indices() if i.columns == ["vector"]]
     assert len(names) == 1 and index._opened.index_stats(names[0]).num_unindexed_rows == 0
     assert len(index) == 2900 and len(index.vectors(["00100", "02999"])) == 2
-    monkeypatch.setattr(lance, "PARTITIONS", 1)
+    monkeypatch.setattr(lance_vectors, "PARTITIONS", 1)
     with index.writing():
         index.optimise()  # as after much growth
     assert [i.name for i in index._opened.list_indices() if i.columns == ["vector"]] != names
