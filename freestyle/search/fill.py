@@ -16,10 +16,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
 from freestyle.errors import UserError
 from freestyle.files import write_text
+from freestyle.search.columns import TOLERANCE
 from freestyle.search.decode import Broken, Decoded, Job
 from freestyle.search.plan import BATCH, make_plan, refreshed
 from freestyle.search.records import PhotoRecord
@@ -260,7 +262,19 @@ def _embedded(
     records = iter(encoder.records([p for p, _ in fresh], [w for _, w in fresh]))
     for photo, what in waiting:
         new = isinstance(what, Decoded) and what.squares is not None
-        yield photo, next(records) if new else what
+        yield photo, _usable(next(records)) if new else what
+
+
+def _usable(record: PhotoRecord) -> PhotoRecord | Broken:
+    """A record, or why it cannot be compared with queries: one photo must not end the run."""
+    vector = np.asarray(record.vector, dtype=np.float64)
+    atoms = record.atoms
+    if abs(np.linalg.norm(vector) - 1) <= TOLERANCE and (atoms is None or np.isfinite(atoms).all()):
+        return record
+    return Broken(
+        f"{record.path} has an embedding without a direction (zero, or not finite): use "
+        "--precision float32, or replace the photo"
+    )
 
 
 def write_errors(folder: Path, summary: Summary) -> None:

@@ -155,6 +155,8 @@ def _copy_model(source: str, folder: Path) -> None:
             for name in MODEL_FILES:
                 if (origin / name).is_file():
                     shutil.copyfile(origin / name, temporary / name)
+                    with open(temporary / name, "rb") as copy:
+                        os.fsync(copy.fileno())
             temporary.chmod(0o755)
             os.replace(temporary, target)
         finally:

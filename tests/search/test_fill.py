@@ -125,6 +125,31 @@ def test_a_run_with_nothing_to_do_finishes_what_a_killed_one_left(photos, tmp_pa
     assert len(list((tmp_path / "out" / "parts").glob("*.vectors.npy"))) == 1
 
 
+@pytest.mark.parametrize("spoilt", ["vector", "atoms"])
+def test_an_embedding_that_is_not_finite_leaves_out_its_photo_alone(
+    photos, tmp_path, monkeypatch, refusal, spoilt
+):
+    from freestyle.search.photo_encoder import PhotoEncoder
+
+    sound = PhotoEncoder.records
+
+    def records(self, listed, decoded):
+        made = sound(self, listed, decoded)
+        for record in made:
+            if record.path == "b.png":
+                getattr(record, spoilt)[0] = np.nan
+        return made
+
+    assert "b.png" in NAMES
+    monkeypatch.setattr(PhotoEncoder, "records", records)
+    summary = index(photos, tmp_path / "out")
+    assert counts(summary) == {"added": len(NAMES) - 1, "broken": 1}
+    assert "b.png" in summary["errors"][0]["error"] and "b.png" not in content(tmp_path / "out")
+    assert "b.png" in refusal(index, photos, tmp_path / "strict", "--strict")
+    monkeypatch.undo()
+    assert counts(index(photos, tmp_path / "out")) == {"added": 1, "unchanged": len(NAMES) - 1}
+
+
 def test_photos_of_known_bytes_do_not_pile_up():
     from freestyle.search.decode import Decoded
     from freestyle.search.fill import embed_batches
