@@ -93,12 +93,18 @@ class Batcher:
             raise
 
     def close(self) -> None:
-        """Answer what waits, then end the thread."""
+        """Answer what waits, then end the thread.
+
+        A search that takes longer than ``limits.seconds`` has been refused by then: it is left to
+        itself, and what waits behind it too.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(self._limits.seconds)
+            if self._thread.is_alive():
+                logger.error("a search does not end: the server ends without it")
 
     def _forget(self, waiting: _Waiting) -> None:
         with self._changed:

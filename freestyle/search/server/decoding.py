@@ -137,7 +137,7 @@ class Decoder:
         Raises:
             Refusal: 413, 415 or 422 with what is wrong with it.
         """
-        process = await self._idle.get()
+        process = await self._next()
         # Whoever asked may be gone before the answer; the pipe must be read to its end anyway.
         task = asyncio.create_task(self._exchange(process, data))
         self._tasks.add(task)
@@ -163,6 +163,14 @@ class Decoder:
         self._failing = False
         self._running.add(process)
         self._idle.put_nowait(process)
+
+    async def _next(self) -> _Process:
+        """An idle process; those that ended while they had nothing to do are replaced."""
+        while True:
+            process = await self._idle.get()
+            if process.process.returncode is None:
+                return process
+            self._replace(process)
 
     async def _exchange(self, process: _Process, data: bytes) -> tuple[int, tuple, bytes]:
         try:

@@ -43,6 +43,7 @@ class Limits:
         head_seconds: Time for a request's head to arrive, and for a client to take an answer's
             next 64 KiB; then the connection is cut.
         connections: Open connections; more are closed at once.
+        address_connections: Open connections of one address, likewise; not behind a proxy.
         rate: Searches per second of one address; 0 for no limit.
         burst: Searches that an address may send at once after a rest.
         addresses: Addresses whose rate is remembered.
@@ -69,6 +70,7 @@ class Limits:
     seconds: float = 10.0
     head_seconds: float = 10.0
     connections: int = 512
+    address_connections: int = 128
     rate: float = 20.0
     burst: float = 40.0
     addresses: int = 10_000

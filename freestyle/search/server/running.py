@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from freestyle.errors import UserError
 from freestyle.search.server.limits import Limits
+from freestyle.search.server.rate import bucket_of
 
 HEAD_BYTES = 32 << 10
 KEEP_ALIVE_SECONDS = 15
@@ -49,7 +50,7 @@ def serve(
     chain, key = certificate or (None, None)
     config = uvicorn.Config(
         app,
-        http=_protocol(limits),
+        http=_protocol(limits, shared=bool(proxies)),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -107,7 +108,9 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _protocol(limits: Limits) -> type[H11Protocol]:
+def _protocol(limits: Limits, *, shared: bool) -> type[H11Protocol]:
+    """A protocol class; ``shared`` where a proxy's address stands for those of many clients."""
+
     class Protocol(H11Protocol):
         """HTTP/1.1 in which a request's head must arrive in time, on few enough connections."""
 
@@ -115,11 +118,19 @@ def _protocol(limits: Limits) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            if len(self.connections) > limits.connections:
+            if len(self.connections) > limits.connections or self._one_of_many():
                 transport.abort()
                 return
             _give_up_stalled(transport, limits.head_seconds)
             self._await_head()
+
+        def _one_of_many(self) -> bool:
+            if shared or self.client is None:
+                return False
+            address = bucket_of(self.client[0])
+            others = (other.client for other in self.connections)
+            same = sum(bucket_of(client[0]) == address for client in others if client)
+            return same > limits.address_connections
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._head_came()

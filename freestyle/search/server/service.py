@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from freestyle.errors import UserError
+from freestyle.search.embed_parts import elements_of
 from freestyle.search.server.batching import Batcher
 from freestyle.search.server.decoding import Decoder, default_processes
 from freestyle.search.server.limits import Limits
@@ -88,7 +89,7 @@ class Service:
         decode = time.perf_counter() - begin
         try:
             query = await self._query(received, dict(zip(numbers, decoded, strict=True)))
-            result = await self.batcher.submit(query, len(received.request.parts))
+            result = await self.batcher.submit(query, load_of(received))
         except UserError as error:
             raise Refusal(422, str(error), "query") from error
         values = answer_values(result)
@@ -138,6 +139,11 @@ class Service:
 
     def _search_many(self, queries: Any) -> Any:
         return self.searcher.search_many(queries, keep_errors=True)
+
+
+def load_of(received: Received) -> int:
+    """Passes of the encoder that a query may need: a text counts with its phrases."""
+    return sum(len(elements_of(part.text)) if part.text else 1 for part in received.request.parts)
 
 
 def answer_values(result: SearchResult) -> dict[str, Any]:

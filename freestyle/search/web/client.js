@@ -56,6 +56,17 @@ export class Client {
     throw new SearchError(await sentence(response), response.status, wait);
   }
 
+  /** Fetch, and once more if the server is only busy. */
+  async #again(path) {
+    try {
+      return await this.#fetch(path);
+    } catch (error) {
+      if (!(error instanceof SearchError) || !error.passes) throw error;
+      await new Promise((done) => setTimeout(done, PAUSE));
+      return this.#fetch(path);
+    }
+  }
+
   /** What the server says of its gallery. */
   async info() {
     return (await this.#fetch("info")).json();
@@ -107,7 +118,7 @@ export class Client {
       image.src = path;
       return;
     }
-    const blob = await (await this.#fetch(path)).blob();
+    const blob = await (await this.#again(path)).blob();
     const url = URL.createObjectURL(blob);
     image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
     image.src = url;

@@ -36,6 +36,16 @@ def colours(answer):
     return [hit["metadata"]["folder"] for hit in answer.json()["hits"]]
 
 
+def test_a_text_counts_with_its_phrases():
+    from freestyle.search.server.receiving import Received
+    from freestyle.search.server.schema import SearchRequest
+    from freestyle.search.server.service import load_of
+
+    parts = [{"text": "a red car, at night, in snow"}, {"photo": "0" * 20}, {"text": "a cat"}]
+    request = SearchRequest.model_validate({"parts": parts})
+    assert load_of(Received(request, {})) == 4 + 1 + 1
+
+
 # -- answers -----------------------------------------------------------------------------------
 
 

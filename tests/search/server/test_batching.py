@@ -140,6 +140,18 @@ def test_a_bad_query_does_not_spoil_its_neighbours(bad):
     run(test, batch_wait=0)
 
 
+def test_closing_does_not_wait_for_a_search_that_hangs():
+    async def test(batcher, engine):
+        task = asyncio.create_task(batcher.submit(1, 1))
+        await until(engine.begun.is_set)
+        await asyncio.wait_for(asyncio.to_thread(batcher.close), 5)
+        assert not task.done() and not batcher.alive
+        engine.gate.set()
+        assert await task == 2
+
+    run(test, batch_wait=0, seconds=0.2)
+
+
 def test_closing_answers_what_waits():
     async def test(batcher, engine):
         tasks = [asyncio.create_task(batcher.submit(n, 1)) for n in range(3)]

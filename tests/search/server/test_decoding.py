@@ -171,6 +171,23 @@ def test_processes_that_die_are_replaced():
     run(test, processes=2)
 
 
+def test_a_process_that_died_with_nothing_to_do_costs_no_picture():
+    picture = encode(Image.new("RGB", (9, 9), "red"), "PNG")
+
+    async def test(decoder):
+        before = decoder.pids()
+        for pid in before:
+            os.kill(pid, 9)
+        while any(os.path.exists(f"/proc/{pid}") for pid in before):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        for _ in range(3):
+            assert (await decoder.decode(picture)).size == (9, 9)
+        assert not set(before) & set(decoder.pids())
+
+    run(test, processes=2)
+
+
 def test_nothing_leaks_into_the_process(monkeypatch):
     monkeypatch.setenv("FREESTYLE_TOKEN", "a-secret-of-the-server")
 

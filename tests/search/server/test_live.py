@@ -189,8 +189,9 @@ def test_slow_heads_and_bodies(live):
 
 
 @pytest.mark.slow
-def test_connections_are_bounded(live):
-    server = live(limits={"connections": 5})
+@pytest.mark.parametrize("limit", ["connections", "address_connections"])
+def test_connections_are_bounded(live, limit):
+    server = live(limits={limit: 5})
     held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
     time.sleep(0.1)
     with socket.create_connection(("127.0.0.1", server.port)) as extra:
