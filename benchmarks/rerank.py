@@ -4,11 +4,11 @@
 
 ``kept`` asks the whole gallery with test queries: how many of the ten photos that exhaustive set
 scoring finds are among what ``Searcher`` finds with N candidates. ``choice`` ranks the validation
-split's photos by shares and temperatures of set scores: reciprocal rank of single and joint
-queries. ``exclusion`` asks the whole gallery with a validation query that excludes another concept:
-one by chance, or the one found wrongly most; reciprocal rank of what is wanted, and how often the
-excluded photo is among the first ten, by a plain minus and by what the searcher does. ``--check``
-exits with 1 where fewer than 98 % are kept at N = 50.
+split's photos by shares and temperatures of set scores, and by z-scored parts: reciprocal rank of
+single and joint queries. ``exclusion`` asks the whole gallery with a validation query that excludes
+another concept: one by chance, or the one found wrongly most; reciprocal rank of what is wanted,
+and how often the excluded photo is among the first ten, by a plain minus and by what the searcher
+does. ``--check`` exits with 1 where fewer than 98 % are kept at N = 50.
 """
 
 from __future__ import annotations
@@ -106,16 +106,26 @@ def asked_of(encoder: TorchQueryEncoder, kind: str, sources: list) -> list[Asked
     return [Asked(rows[0], rows[:, : encoder.width]) for rows in own]
 
 
-def scores(data: Emoji, split: str, style: str, scoring: SetScoring, rows: slice) -> np.ndarray:
-    """Every query of a (joint) style against some photos, parts summed: ``(Q, G)``."""
+def scores(
+    data: Emoji,
+    split: str,
+    style: str,
+    scoring: SetScoring,
+    rows: slice,
+    *,
+    standard: bool = False,
+) -> np.ndarray:
+    """Every query of a (joint) style against some photos, (z-scored) parts summed: ``(Q, G)``."""
     photos = data.photos.take(np.arange(len(data.photos))[rows])
-    return sum(
-        np.concatenate([
-            score_parts(data.asked[split, part][i : i + 32], photos, scoring)
-            for i in range(0, data.count(split), 32)
-        ])
-        for part in style.split("+")
-    )  # fmt: skip
+    total = 0.0
+    for part in style.split("+"):
+        asked = data.asked[split, part]
+        blocks = [score_parts(asked[i : i + 32], photos, scoring) for i in range(0, len(asked), 32)]
+        found = np.concatenate(blocks)
+        if standard:
+            found = (found - found.mean(1, keepdims=True)) / found.std(1, keepdims=True)
+        total = total + found
+    return total
 
 
 def reciprocal_rank(found: np.ndarray, first: int) -> float:
@@ -124,17 +134,18 @@ def reciprocal_rank(found: np.ndarray, first: int) -> float:
     return float(np.mean(1 / (found >= wanted[:, None]).sum(axis=1)))
 
 
-def choice(data: Emoji) -> list[dict[str, float]]:
-    """Mean reciprocal ranks on validation, by share and temperature."""
+def choice(data: Emoji) -> list[dict[str, float | str]]:
+    """Mean reciprocal ranks on validation, by share and temperature, and of z-scored parts."""
+    settings = [(0.0, 0.0, "sum"), (0.0, 0.0, "z-scored")]
+    settings += [(share, heat, "sum") for share in SHARES if share for heat in TEMPERATURES]
     lines = []
-    for share in SHARES:
-        for temperature in TEMPERATURES if share else TEMPERATURES[:1]:
-            scoring = SetScoring(share, temperature)
-            line = {"share": share, "temperature": temperature if share else 0.0}
-            for style in (*SINGLE, *JOINT):
-                found = scores(data, "val", style, scoring, data.rows("val"))
-                line[style] = reciprocal_rank(found, 0)
-            lines.append(line)
+    for share, temperature, rule in settings:
+        scoring, rows = SetScoring(share, temperature or TEMPERATURES[0]), data.rows("val")
+        line: dict[str, float | str] = {"share": share, "temperature": temperature, "parts": rule}
+        for style in (*SINGLE, *JOINT):
+            found = scores(data, "val", style, scoring, rows, standard=rule != "sum")
+            line[style] = reciprocal_rank(found, 0)
+        lines.append(line)
     return lines
 
 

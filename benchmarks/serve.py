@@ -40,6 +40,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIFT = 12  # pixels
+SHORTEST = 20  # milliseconds of a client's round, for which enough queries are made
 PHRASES = ("{}", "a {}", "the {}", "one {}", "picture of {}", "{}, drawn", "my {}", "some {}")
 KINDS = ("sketch", "text", "sketch", "sketch+text")
 BOUNDARY = "0c1ea7b5d5fc42b0"
@@ -226,7 +227,7 @@ class Client(threading.Thread):
 
 def measure(address: tuple[str, int], options: argparse.Namespace, pid: int = 0) -> Result:
     """Run the clients against a server that answers."""
-    each = options.warm_up + int(1000 * options.seconds / options.think) + 1
+    each = options.warm_up + int(1000 * options.seconds / max(options.think, SHORTEST)) + 1
     count = options.clients * each
     folder, host = Path(options.data), f"{address[0]}:{address[1]}"
     drawn, written = sketches(count, folder, options.seed), texts(count, folder)
