@@ -52,5 +52,8 @@ def test_a_run_writes_what_it_printed(rerank, dsr, make_model, style_codes, tmp_
     assert values["kept"][1] == {"candidates": 40, **dict.fromkeys(
         ["sketch", "art", "mosaic", "text", "sketch+text"], 1.0)}  # fmt: skip
     assert values["kept without"][0]["kept"] == 1
-    assert len(values["choice"]) == 17 and len(values["exclusion"]) == 10
+    first, scored = values["choice"][:2]  # one part is ranked as before, z-scored or not
+    assert [first["parts"], scored["parts"]] == ["sum", "z-scored"]
+    assert first["sketch"] == scored["sketch"] != 1
+    assert len(values["choice"]) == 18 and len(values["exclusion"]) == 10
     assert "keep" in capsys.readouterr().out
