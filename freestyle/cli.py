@@ -6,6 +6,7 @@ index ... | search ... | serve ... | export ...
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -77,6 +78,9 @@ def run(call: Callable[[list[str]], None], args: Sequence[str]) -> int:
     except UserError as error:
         sys.stderr.write(f"error: {sentence(error)}\n")
         return 2
+    except BrokenPipeError:  # whoever read the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush
+        return 141
     except KeyboardInterrupt:
         sys.stderr.write("stopped; finished checkpoints are kept, --ckpt_path last goes on\n")
         return 130

@@ -429,3 +429,14 @@ def test_interruption_says_how_to_go_on(capsys):
 
     assert cli.run(command, []) == 130
     assert "--ckpt_path last" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    """``freestyle bench ... --plan | head -1``."""
+    command = [sys.executable, "-m", "freestyle", "bench", "configs/bench/style.yaml", "--plan"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert (process.wait(), errors) == (141, b"")

@@ -85,7 +85,7 @@ def train_cell(cell: Cell, ledger: Ledger) -> FreestyleRet:
         if (folder / "checkpoints" / "last.ckpt").is_file():
             command.append("--ckpt_path=last")
         fit(command)
-    return FreestyleRet.from_pretrained(folder / "model", encoder=shared_encoder(*_encoder(cell)))
+    return FreestyleRet.from_pretrained(folder / "model", encoder=shared_encoder(*cell.encoder))
 
 
 def untrained(cell: Cell) -> FreestyleRet:
@@ -94,7 +94,7 @@ def untrained(cell: Cell) -> FreestyleRet:
     from freestyle.config import StyleConfig
     from freestyle.values import from_values
 
-    encoder = shared_encoder(*_encoder(cell))
+    encoder = shared_encoder(*cell.encoder)
     style = from_values(StyleConfig, cell.config["model"].get("style") or {})
     framing = cell.config["model"].get("framing", "whole")
     if framing == "both":  # nothing is trained that could join them
@@ -200,8 +200,3 @@ def open_cell_split(cell: Cell, split: str, styles: list[str]) -> Any:
 def shared_encoder(name: str, revision: str | None) -> Any:
     """One encoder for all cells of a process."""
     return create(name, revision=revision)
-
-
-def _encoder(cell: Cell) -> tuple[str, str | None]:
-    model = cell.config.get("model") or {}
-    return model.get("encoder", "freestyle-mini"), model.get("revision")

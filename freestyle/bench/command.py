@@ -13,7 +13,7 @@ from typing import Any
 from freestyle.bench.compare import collect, difference_table, main_table, summary
 from freestyle.bench.extras import extra_tables
 from freestyle.bench.ledger import Ledger
-from freestyle.bench.matrix import Cell, Matrix, read_matrix
+from freestyle.bench.matrix import Cell, Matrix, read_matrix, weights_tag
 from freestyle.errors import UserError
 from freestyle.evaluation.command import OneSentenceParser, listed
 from freestyle.files import write_json, write_text
@@ -47,6 +47,7 @@ def main(args: Sequence[str]) -> None:
         if not any(name in matrix.names for matrix in whole):
             raise UserError(f"--only {name}: no matrix has a cell of this name")
     matrices = [m.only(quick=options.quick, seeds=seeds, names=names) for m in whole]
+    matrices, absent = available(matrices)
     ledger = Ledger(Path(options.out))
     cells = list({cell.id: cell for matrix in matrices for cell in matrix.cells}.values())
     done = ledger.rows()
@@ -59,10 +60,45 @@ def main(args: Sequence[str]) -> None:
         for cell in cells:
             state = "finished" if cell.id in done else f"about {cell.minutes:g} min"
             _say(f"  {cell.id}  {_title(cell)}: {state}")
+        for matrix, why in absent:
+            _say(f"\n{matrix.path} cannot run here: {why}")
+            for cell in matrix.cells:
+                _say(f"  {'':12}  {_title(cell)}: about {cell.minutes:g} min")
         return
     run_all(left, ledger)
-    for matrix, complete in zip(matrices, whole, strict=True):
-        publish(complete if not (options.quick or names) else matrix, ledger)
+    complete = {matrix.path: matrix for matrix in whole}
+    for matrix in matrices:
+        shortened = options.quick or names
+        publish(matrix if shortened else complete[matrix.path], ledger)
+    if absent:
+        reasons = "; ".join(f"{matrix.path}: {why}" for matrix, why in absent)
+        raise UserError(f"{len(absent)} of {len(whole)} matrices cannot run here. {reasons}")
+
+
+def available(matrices: Sequence[Matrix]) -> tuple[list[Matrix], list[tuple[Matrix, str]]]:
+    """The matrices whose encoders and data are here, and the others with what they lack."""
+    found: list[Matrix] = []
+    absent: list[tuple[Matrix, str]] = []
+    for matrix in matrices:
+        why = lack(matrix)
+        if why is None:
+            found.append(matrix)
+        else:
+            absent.append((matrix, why))
+    return found, absent
+
+
+def lack(matrix: Matrix) -> str | None:
+    """What data or weights a matrix needs that are not here; None where it can run."""
+    for cell in matrix.cells:
+        root = cell.root
+        if not Path(root).is_dir():
+            return f"there is no folder {root}: its config says which data belong there"
+        try:
+            weights_tag(*cell.encoder)
+        except UserError as error:
+            return str(error)
+    return None
 
 
 def expected(cells: Sequence[Cell], done: dict[str, dict[str, Any]]) -> float:

@@ -214,7 +214,9 @@ def summary(found: dict[str, Result], reference: str | None) -> dict[str, Any]:
                 "R@1": {s: float(result.recalls[s, 1].mean()) for s in result.reported},
                 "R@5": {s: float(result.recalls[s, 5].mean()) for s in result.reported},
                 "R@10": {s: float(result.recalls[s, 10].mean()) for s in result.reported},
-                "R@1_deviation": {s: deviation(result.recalls[s, 1]) for s in result.reported},
+                "R@1_deviation": {
+                    s: _known(deviation(result.recalls[s, 1])) for s in result.reported
+                },
             }
         )
         for (style, k), values in result.precisions.items():
@@ -241,6 +243,11 @@ def summary(found: dict[str, Result], reference: str | None) -> dict[str, Any]:
 def in_points(gap: Difference) -> str:
     """A difference in points of R@1 with its interval."""
     return f"{100 * gap.mean:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
+
+
+def _known(value: float) -> float | None:
+    """None for what one seed does not tell: JSON has no NaN."""
+    return None if np.isnan(value) else value
 
 
 def _plus(spread: float) -> str:

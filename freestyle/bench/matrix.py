@@ -108,6 +108,17 @@ class Cell:
         """Styles trained on."""
         return list(self.config["data"]["styles"])
 
+    @property
+    def encoder(self) -> tuple[str, str | None]:
+        """Name and revision."""
+        model = self.config.get("model") or {}
+        return model.get("encoder", "freestyle-mini"), model.get("revision")
+
+    @property
+    def root(self) -> str:
+        """Folder of the data set."""
+        return (self.config.get("data") or {}).get("root", "data/emoji")
+
     def settings(self) -> dict[str, Any]:
         """Everything that a result depends on: all settings, weights and lists."""
         from freestyle.training.data import RetrievalData
@@ -121,10 +132,7 @@ class Cell:
             "model": with_defaults(RetrievalModule, config.get("model") or {}),
             "data": with_defaults(RetrievalData, config.get("data") or {}),
             "evaluate": asdict(self.evaluate),
-            "weights": weights_tag(
-                (config.get("model") or {}).get("encoder", "freestyle-mini"),
-                (config.get("model") or {}).get("revision"),
-            ),
+            "weights": weights_tag(*self.encoder),
         }
         full["lists"] = lists_digest(full["data"]["root"])
         full["data"].pop("seed")

@@ -170,6 +170,36 @@ def test_plan_runs_nothing(matrix, tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
+def test_a_matrix_that_cannot_run_here_does_not_stop_the_others(
+    matrix, finished, tmp_path, capsys, monkeypatch
+):
+    lacking = {"root": ("data.root", "data/nowhere"), "hub": ("model.encoder", "nobody/nothing")}
+    for name, (setting, value) in lacking.items():
+        values = yaml.safe_load(matrix.read_text())
+        values["title"] = name
+        values["cells"] = {c: {**(e or {}), "set": {**(e or {}).get("set", {}), setting: value}}
+                           for c, e in values["cells"].items()}  # fmt: skip
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    files = [str(tmp_path / "root.yaml"), str(matrix), str(tmp_path / "hub.yaml")]
+    main([*files, "--out", str(finished), "--plan"])
+    planned = capsys.readouterr().out
+    assert "6 cells, 6 finished before" in planned and "data/nowhere" in planned
+    assert "hub / ours, seed 1: about 3 min" in planned
+    monkeypatch.setattr("freestyle.bench.cell.run_cell", lambda *args: pytest.fail("ran again"))
+    with pytest.raises(UserError, match=r"2 of 3 matrices cannot run here.*nobody/nothing"):
+        main([*files, "--out", str(finished)])
+    assert "# Tiny" in capsys.readouterr().out
+
+
+def test_what_is_written_is_json(matrix, finished):
+    def refuse(name):
+        raise ValueError(name)
+
+    text = (finished / matrix.stem / "summary.json").read_text()
+    rows = json.loads(text, parse_constant=refuse)["rows"]  # no NaN
+    assert any(value is None for row in rows for value in row["R@1_deviation"].values())
+
+
 def test_bad_options_are_one_sentence(matrix, tmp_path, capsys):
     with pytest.raises(UserError, match="--only nobody"):
         main([str(matrix), "--only", "nobody", "--out", str(tmp_path)])
