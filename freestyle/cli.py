@@ -78,6 +78,12 @@ def run(call: Callable[[list[str]], None], args: Sequence[str]) -> int:
     except UserError as error:
         sys.stderr.write(f"error: {sentence(error)}\n")
         return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "freestyle"):
+            raise
+        sys.stderr.write(f"error: {absent(package)}\n")
+        return 2
     except BrokenPipeError:  # whoever read the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush
         return 141
@@ -85,6 +91,14 @@ def run(call: Callable[[list[str]], None], args: Sequence[str]) -> int:
         sys.stderr.write("stopped; finished checkpoints are kept, --ckpt_path last goes on\n")
         return 130
     return 0
+
+
+def absent(package: str) -> str:
+    """What a user reads where a package is not installed."""
+    text = f"the package {package} is not installed: pip install {package}"
+    if package in ("torch", "torchvision", "transformers", "timm"):
+        text += ", or name a folder of freestyle export with --onnx, as search and serve take it"
+    return text
 
 
 def sentence(error: UserError) -> str:

@@ -440,3 +440,18 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         process.stdout.close()
         errors = process.stderr.read()
         assert (process.wait(), errors) == (141, b"")
+
+
+def test_a_package_that_is_not_installed_is_named(capsys):
+    def command(args):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch.nn")
+
+    assert cli.run(command, []) == 2
+    said = capsys.readouterr().err
+    assert "pip install torch" in said and "--onnx" in said
+
+    def broken(args):
+        raise ModuleNotFoundError("a mistake of ours", name="freestyle.nowhere")
+
+    with pytest.raises(ModuleNotFoundError):
+        cli.run(broken, [])

@@ -216,19 +216,26 @@ def read_shard(shard: Path) -> Iterator[Photo]:
     """Members of a webdataset shard: all files of one key, up to the first dot, are one sample.
 
     Raises:
-        UserError: If it is no tar that can be read.
+        UserError: If it is no tar that can be read; of one that was cut off, after what stands
+            before the cut.
     """
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                if member.isfile():
-                    folder, _, name = member.name.rpartition("/")
-                    key, _, ending = name.partition(".")
-                    key = f"{folder}/{key}" if folder else key
-                    samples.setdefault(key, {})[ending] = member
+            cut = None
+            try:
+                for member in tar:
+                    if member.isfile():
+                        folder, _, name = member.name.rpartition("/")
+                        key, _, ending = name.partition(".")
+                        key = f"{folder}/{key}" if folder else key
+                        samples.setdefault(key, {})[ending] = member
+            except tarfile.ReadError as error:
+                cut = error
             for key, members in samples.items():
                 yield from _sample(shard, key, members, tar)
+            if cut is not None:
+                raise cut
     except (tarfile.TarError, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(

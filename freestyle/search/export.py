@@ -25,8 +25,6 @@ from freestyle.search.export_tokens import SAMPLES, save_tokens
 from freestyle.search.exported import CALIBRATION, MANIFEST, Manifest
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from freestyle.model import FreestyleRet
 
 FORMATS = ("onnx", "torch")
@@ -153,15 +151,18 @@ def compare(
 ) -> dict[str, float]:
     """Largest difference of an export's rows from the model's own, by format."""
     pictures, texts = sample_pictures(), list(SAMPLES)
-    expected = model.encode_query(pictures).numpy(), model.encode_text(texts).numpy()
+    short = [min(filter(str.strip, texts), key=len)]  # alone too: a batch is as long as its longest
+    in_texts = np.concatenate([model.encode_text(some).numpy() for some in (texts, short)])
+    expected = model.encode_query(pictures).numpy(), in_texts
     found = {}
     if "onnx" in formats:
         from freestyle.search.onnx_encoder import OnnxQueryEncoder
 
         exported = OnnxQueryEncoder(folder)
-        found["onnx"] = exported.embed_images(pictures).rows, exported.embed_texts(texts).rows
+        rows = np.concatenate([exported.embed_texts(some).rows for some in (texts, short)])
+        found["onnx"] = exported.embed_images(pictures).rows, rows
     if "torch" in formats:
-        found["torch"] = _run_torch(model, folder, pictures, texts)
+        found["torch"] = _run_torch(model, folder, pictures, [texts, short])
     return {
         name: max(float(np.abs(a - b).max()) for a, b in zip(expected, rows, strict=True))
         for name, rows in found.items()
@@ -169,14 +170,16 @@ def compare(
 
 
 def _run_torch(
-    model: FreestyleRet, folder: Path, pictures: list[Image.Image], texts: list[str]
+    model: FreestyleRet, folder: Path, pictures: list[Image.Image], batches: list[list[str]]
 ) -> tuple[np.ndarray, np.ndarray]:
     pixels = torch.stack([model.encoder.preprocess(picture) for picture in pictures])
-    prompts = model.text_prompts
-    ids, mask = model.encoder.tokenize(texts, 0 if prompts is None else len(prompts))
     outputs = torch_graph(folder, "image")(pixels=pixels)
-    rows: Tensor = torch_graph(folder, "text")(ids=ids, mask=mask)
-    return outputs[0].numpy(), rows.numpy()
+    count = 0 if model.text_prompts is None else len(model.text_prompts)
+    graph, rows = torch_graph(folder, "text"), []
+    for texts in batches:
+        ids, mask = model.encoder.tokenize(texts, count)
+        rows.append(graph(ids=ids, mask=mask).numpy())
+    return outputs[0].numpy(), np.concatenate(rows)
 
 
 def torch_graph(folder: str | Path, name: str) -> torch.nn.Module:

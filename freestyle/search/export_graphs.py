@@ -95,10 +95,12 @@ def trace_texts(graph: TextGraph, length: int) -> ExportedProgram:
 
     Where the tokenizer pads every text to the full length, that length is fixed.
     """
-    prompts = graph.model.text_prompts
-    ids, mask = graph.model.encoder.tokenize(EXAMPLES, 0 if prompts is None else len(prompts))
+    prompts, encoder = graph.model.text_prompts, graph.model.encoder
+    count = 0 if prompts is None else len(prompts)
+    ids, mask = encoder.tokenize(EXAMPLES, count)
     axes: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
-    if ids.shape[1] < length:
+    shortest, _ = encoder.tokenize(["a"], count)  # examples may fill a small tower by themselves
+    if shortest.shape[1] < length:
         # the tracer takes 0 and 1 for special: 3 leave 2 behind the first (ONNX runs fewer as well)
         axes[1] = torch.export.Dim("tokens", min=3, max=length)
     return _trace(graph, {"ids": ids, "mask": mask}, {"ids": axes, "mask": axes})

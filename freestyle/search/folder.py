@@ -23,7 +23,7 @@ INFO = "info.json"
 LOCK = ".lock"
 READING = ".reading"
 MODEL = "model"
-BUSY = "wait for it to end"
+BUSY = "wait for it to end, as freestyle index --wait does"
 
 
 class IndexFolder:

@@ -102,6 +102,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.export:
         _export(options)
         return
+    if options.half:
+        raise UserError("--half is of --export: name the folder to export to, or leave it out")
     if not options.out:
         raise UserError("--out is missing: name the index, as in --out my.index")
     if options.thumbnail < 0:
@@ -220,7 +222,8 @@ def _import(options: argparse.Namespace) -> None:
     index.close()
     _report(summary, options)
     if not options.quiet and options.json != "-":
-        taken = "no photo was at hand to compare, so this is taken on your word"
+        why = "nothing was compared" if options.trust else "no photo was at hand to compare"
+        taken = f"{why}, so this is taken on your word"
         looked = f"{compared} photos embedded anew agree" if compared else taken
         _say(f"made by {encoder.settings().weights}: {looked}")
 

@@ -66,10 +66,15 @@ def choose(options: argparse.Namespace, index: Index | None) -> EncoderChoice:
     """What embeds: what is asked for, else what the index was made with, else the defaults."""
     from freestyle.search.photo_encoder import NO_VIEWS, EncoderChoice
 
-    model, encoder = options.model or "", options.encoder or ""
+    model, encoder = options.model or "", absolute(options.encoder or "")
     views, precision = options.views or "", options.precision or ""
     if index is not None:
         own = index.settings
+        if encoder and encoder != own.encoder:  # said before it is loaded, which may fail
+            raise UserError(
+                f"{index.uri} was made with encoder {own.encoder}, not with {encoder}: leave "
+                "--encoder out, or make a new index"
+            )
         views, precision = views or own.views or NO_VIEWS, precision or own.precision
         if not model and own.model and encoder in ("", own.encoder):
             inside = folder_of(index.uri)
@@ -87,6 +92,11 @@ def choose(options: argparse.Namespace, index: Index | None) -> EncoderChoice:
                 f"{model} is a model of the encoder {named}, not of {encoder}: leave --encoder out"
             )
     return EncoderChoice(encoder or "freestyle-mini", model, views, precision, options.device)
+
+
+def absolute(encoder: str) -> str:
+    """An encoder's name; of a folder its whole path, so that a search finds it from anywhere."""
+    return str(Path(encoder).absolute()) if os.path.isdir(encoder) else encoder
 
 
 def agreeing(

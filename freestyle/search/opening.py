@@ -45,12 +45,18 @@ def open_encoder(
         raise UserError(
             "torch is not installed: name a folder of freestyle export with --onnx, or install it"
         )
-    from freestyle.search.torch_encoder import TorchQueryEncoder
+    from freestyle.search.torch_encoder import TorchQueryEncoder, placed
 
     source = model or model_of(index)
     if source:
         return TorchQueryEncoder.open(source, device=device)
-    return TorchQueryEncoder.from_encoder(index.settings.encoder, device=device)
+    try:
+        found = TorchQueryEncoder.from_encoder(index.settings.encoder)
+    except UserError as error:
+        own = index.settings.encoder
+        raise UserError(f"{index.uri} was made with encoder {own}, and {error}") from error
+    placed(found.model, device)
+    return found
 
 
 def model_of(index: Index) -> str:

@@ -18,7 +18,7 @@ from freestyle.errors import UserError
 from freestyle.search.decode import MAX_PIXELS, Decoded, Decoder
 from freestyle.search.records import IndexSettings, PhotoRecord
 from freestyle.search.sources import Listed
-from freestyle.search.torch_encoder import gallery_tag
+from freestyle.search.torch_encoder import gallery_tag, placed
 from freestyle.transport.sets import patch_atoms
 from freestyle.transport.views import WHOLE, Views
 
@@ -64,13 +64,7 @@ class EncoderChoice:
         else:
             model = FreestyleRet.from_encoder(self.encoder)
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            model = model.to(device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"--device {device} cannot be used ({reason}): use cpu or cuda"
-            ) from error
+        model = placed(model, device)
         usual = "grid:10" if model.prompts_gallery else "patches:10"
         return PhotoEncoder(
             model,

@@ -144,7 +144,12 @@ class IndexSettings:
         Raises:
             UserError: Naming both encoders, or the setting that differs.
         """
-        if (self.encoder, self.weights) != (other.encoder, other.weights):
+        if self.encoder == other.encoder and self.weights != other.weights:
+            raise UserError(
+                f"{where} was made with other weights of {self.encoder} ({self.weights}, now "
+                f"{other.weights}): bring them back, or make a new index"
+            )
+        if self.encoder != other.encoder:
             raise UserError(
                 f"{where} was made with encoder {self.encoder} ({self.weights}), not with "
                 f"{other.encoder} ({other.weights}): use that encoder, or make a new index"
@@ -152,8 +157,8 @@ class IndexSettings:
         for name in ("width", "views", "atoms"):
             if getattr(self, name) != getattr(other, name):
                 raise UserError(
-                    f"{where} was made with {name} {getattr(self, name)!r}, not "
-                    f"{getattr(other, name)!r}: use that setting, or make a new index"
+                    f"{where} was made with {name} {getattr(self, name) or 'none'}, not "
+                    f"{getattr(other, name) or 'none'}: use that setting, or make a new index"
                 )
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from freestyle.errors import UserError
 from freestyle.search.embed_parts import PartEmbedder
+from freestyle.search.filters import Filter, parse_filter
 from freestyle.search.gallery import Gallery
 from freestyle.search.opening import refuse_other_encoder
 from freestyle.search.planning import Plan, make_plan
@@ -30,7 +31,6 @@ from freestyle.search.query import Hit, Part, PartReading, Query, SearchResult
 from freestyle.search.scoring import SetScoring
 
 if TYPE_CHECKING:
-    from freestyle.search.filters import Filter
     from freestyle.search.index import Index
     from freestyle.search.query_encoder import QueryEncoder
     from freestyle.search.records import Hits
@@ -113,19 +113,25 @@ class Searcher:
             index, open_encoder(index, model, onnx, device=device, threads=threads), **options
         )
 
-    def search(self, *query: Query | Part, **options: Any) -> SearchResult:
+    def search(self, *query: Query | Part | str, **options: Any) -> SearchResult:
         """Answer one query.
 
         Args:
-            *query: A query, or its parts.
-            **options: ``top``, ``where`` and ``rerank``, with parts.
+            *query: A query, or its parts; texts stand for parts that ask for them.
+            **options: ``top``, ``where`` and ``rerank``, with parts. Conditions may be text, such
+                as ``"date >= 2024-01"``, or a list of them.
 
         Raises:
             UserError: If it cannot be answered; one sentence says why.
         """
         if len(query) == 1 and isinstance(query[0], Query):
             return self.search_many([query[0]])[0]
-        return self.search_many([Query(tuple(query), **options)])[0]
+        parts = tuple(Part(text=part) if isinstance(part, str) else part for part in query)
+        where = options.pop("where", None)
+        if isinstance(where, str) or (where is not None and not isinstance(where, Filter)):
+            conditions = [where] if isinstance(where, str) else list(where)
+            where = parse_filter(conditions, self.index.columns()) if conditions else None
+        return self.search_many([Query(parts, where=where, **options)])[0]
 
     def search_many(
         self, queries: Sequence[Query], *, keep_errors: bool = False

@@ -129,13 +129,14 @@ def list_sources(sources: Sequence[str]) -> Listing:
                 f"as in other={path}"
             )
         listing.roots[name] = path.absolute()
-        before = len(listing.photos)
+        before, lost = len(listing.photos), len(listing.broken)
         for photo in _distinct(_photos(name, path.absolute(), listing)):
             (listing.broken if photo.broken else listing.photos).append(photo)
         if len(listing.photos) == before:
+            why = f" ({listing.broken[lost].broken})" if len(listing.broken) > lost else ""
             raise UserError(
-                f"{path} holds no photo that can be read, so its photos stay in the index: check "
-                f"the path and whether its disk is there, or say --forget {name} to remove them"
+                f"{path} holds no photo that can be read{why}: check the path and whether its disk "
+                f"is there; photos of it that an index holds stay, --forget {name} removes them"
             )
     return listing
 

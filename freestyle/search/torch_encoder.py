@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from freestyle.errors import UserError
 from freestyle.framing import view
 from freestyle.model import FreestyleRet
 from freestyle.search.query_encoder import Encoded
@@ -66,7 +67,7 @@ class TorchQueryEncoder:
             UserError: If it cannot be read.
         """
         model = FreestyleRet.from_pretrained(source, **options)
-        return cls(model.to(device), str(source))
+        return cls(placed(model, device), str(source))
 
     @classmethod
     def from_encoder(
@@ -85,7 +86,7 @@ class TorchQueryEncoder:
             model = FreestyleRet.from_encoder(encoder)
         else:
             model = FreestyleRet.from_encoder(encoder.name, encoder=encoder)
-        return cls(model.to(device))
+        return cls(placed(model, device))
 
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Image.Image]) -> Encoded:
@@ -149,6 +150,19 @@ class TorchQueryEncoder:
             {**dict(zip(names, row, strict=True)), OTHER: max(0.0, 1.0 - sum(row))}
             for row in shares
         )
+
+
+def placed(model: FreestyleRet, device: str | torch.device) -> FreestyleRet:
+    """A model on its device.
+
+    Raises:
+        UserError: If there is no such device here.
+    """
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {device} cannot be used ({reason}): use cpu or cuda") from error
 
 
 def prepare(

@@ -318,3 +318,14 @@ def test_the_mini_with_both_framings_and_the_shipped_style_reader(tmp_path):
     moved(model).save_pretrained(tmp_path / "model")
     main(["--model", str(tmp_path / "model"), "--out", str(tmp_path / "out")])
     agree(FreestyleRet.from_pretrained(tmp_path / "model"), tmp_path / "out")
+
+
+def test_texts_of_any_length_where_the_examples_fill_the_tower(shared, tmp_path, monkeypatch):
+    monkeypatch.setattr(export_graphs, "EXAMPLES", ["word " * 400, "other " * 400])
+    encoder = shared("random:clip-tiny")
+    model = FreestyleRet.from_encoder("random:clip-tiny", encoder=encoder)
+    export_model(model, tmp_path / "out")
+    exported = OnnxQueryEncoder(tmp_path / "out")
+    for texts in (["fox"], ["fox", "a red boat at night"], ["word " * 400]):
+        rows = exported.embed_texts(texts).rows
+        assert np.abs(rows - model.encode_text(texts).numpy()).max() < TOLERANCE

@@ -264,6 +264,21 @@ def test_other_settings_are_refused_by_name(photos, tmp_path, refusal, make_mode
     assert len(content(out)) == 5 and not (tmp_path / "o").exists()
 
 
+def test_an_encoder_is_refused_by_name_before_it_is_loaded(photos, tmp_path, refusal):
+    index(photos, tmp_path / "out")
+    said = refusal(index, photos, tmp_path / "out", "--encoder", "nobody/nothing")
+    assert ENCODER in said and "nobody/nothing" in said and "new index" in said
+
+
+def test_an_encoder_in_a_folder_is_found_from_anywhere(tmp_path, monkeypatch):
+    from freestyle.search.making import absolute
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert absolute("here") == str(tmp_path / "here")
+    assert absolute("openai/clip-vit-base-patch32") == "openai/clip-vit-base-patch32"
+
+
 def test_a_hub_model_of_a_servers_index_is_not_taken_for_another():
     from types import SimpleNamespace
 

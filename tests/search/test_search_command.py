@@ -226,3 +226,23 @@ def test_the_mini_understands_words(search, tmp_path):
     code, out, err = search("--text", "a red apple", "--top", 3, index=mini_index(tmp_path))
     assert code == 0, err
     assert re.search(r"^ +1 +\S+ +1f34e\.webp", out, re.MULTILINE), out
+
+
+def test_json_on_the_screen_is_all_that_is_there(search, tiny):
+    code, out, err = search("--image", tiny / "3.png", "--json", "-")
+    assert code == 0 and json.loads(out)["hits"], err
+
+
+def test_the_place_in_the_style_space_is_told():
+    read = PartReading("image", "a.png", {"sketch": 0.9, "other": 0.1}, (0.75, 0.25, 0.0))
+    assert style_line(read) == "a.png: sketch 90 %, other 10 %; style space .75 .25 .00"
+    assert (
+        style_line(PartReading("image", "a.png", {}, (1.0, 0.0))) == "a.png: style space 1.00 .00"
+    )
+    assert style_line(PartReading("text", "a", {}, None)) == ""
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "nowhere"])
+def test_a_device_that_is_not_there_is_one_sentence(search, tiny, device):
+    code, _, err = search("--image", tiny / "3.png", "--device", device)
+    assert code == 2 and f"--device {device}" in err and "Traceback" not in err

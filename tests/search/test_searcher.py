@@ -538,3 +538,15 @@ def test_real_sketches_are_read_as_sketches():
 def test_ids_are_those_of_the_index(words):
     _, named = words
     assert named["0 red"] == photo_id("home/00.png")
+
+
+def test_texts_and_conditions_as_they_are_typed(words):
+    index, by_text = words
+    searcher = Searcher(index, WordEncoder(), scoring=PLAIN)
+    assert ids(searcher.search("3 red", top=1)) == [by_text["3 red"]]
+    typed = searcher.search("3 red", where="size > 0", top=5)
+    parsed = parse_filter(["size > 0"], index.columns())
+    assert ids(typed) == ids(searcher.search(Part(text="3 red"), where=parsed, top=5))
+    assert ids(typed) == ids(searcher.search("3 red", where=["size > 0"], top=5))
+    with pytest.raises(UserError, match="colour"):
+        searcher.search("3 red", where="colour = red")

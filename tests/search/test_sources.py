@@ -303,3 +303,21 @@ def test_a_reader_that_stops_ends_the_processes(photos, decoder):
     began = time.monotonic()
     results.close()
     assert time.monotonic() - began < 10
+
+
+def test_a_shard_that_was_cut_off_gives_what_stands_before_the_cut(photos, tmp_path, refusal):
+    whole = tmp_path / "whole.tar"
+    with tarfile.open(whole, "w") as tar:
+        for name in ("a.jpg", "b.png"):
+            tar.add(photos / name, name)
+        tar.add(photos / "trips" / "c.jpg", "c.jpg")
+    with tarfile.open(whole) as tar:
+        last = tar.getmembers()[-1]
+    data = whole.read_bytes()
+    (tmp_path / "cut.tar").write_bytes(data[: last.offset_data + 100])
+    summary = index(tmp_path / "cut.tar", tmp_path / "out")
+    assert counts(summary)["added"] == 2
+    assert all("cut" in error["error"] for error in summary["errors"])
+    (tmp_path / "junk.tar").write_bytes(b"no tar")
+    said = refusal(index, tmp_path / "junk.tar", tmp_path / "none")
+    assert "no readable tar" in said and "--forget junk" in said

@@ -80,7 +80,8 @@ class Limits:
         for field in fields(self):
             value = getattr(self, field.name)
             if not (value > 0 or (field.name in free and value == 0)):
-                raise UserError(f"limit {field.name} is {value}: give a number above 0")
+                least = "0 or more" if field.name in free else "a number above 0"
+                raise UserError(f"limit {field.name} is {value}: give {least}")
 
     def public(self) -> dict[str, float]:
         """What a client needs to know to ask within them."""
