@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 from starlette.datastructures import Headers, UploadFile
@@ -98,10 +99,21 @@ def parse(text: bytes | str) -> SearchRequest:
         # Names of fields are ours, save unknown ones, which are not repeated.
         known = {*SearchRequest.model_fields, *PartRequest.model_fields}
         where = [str(p) for p in first["loc"] if isinstance(p, int) or p in known]
-        what = first["msg"].rstrip(".")
-        what = what[:1].lower() + what[1:]
+        what = complaint(first)
         status = 413 if first["type"] == "too_long" else 422
         raise Refusal(status, f"{'.'.join(where) or 'the query'}: {what}"[:300], "value") from None
+
+
+def complaint(error: Mapping[str, Any]) -> str:
+    """What a user reads of one of pydantic's errors, with what to do where that is ours to say."""
+    if error["type"] == "extra_forbidden":
+        inside = len(error["loc"]) > 1  # in a part
+        fields = (PartRequest if inside else SearchRequest).model_fields
+        return f"a field is unknown: use {', '.join(fields)}"
+    if error["type"] == "string_pattern_mismatch":
+        return "it is no photo's id: take one from a result"
+    text = error["msg"].rstrip(".")
+    return text[:1].lower() + text[1:]
 
 
 def check(request: SearchRequest, limits: Limits) -> None:

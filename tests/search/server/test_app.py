@@ -289,6 +289,20 @@ def test_largest_query_is_parsed(client):
     assert ask(client, *parts, where=where, top=5, rerank=5).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"parts": [{"txt": "red"}]}, "parts.0: a field is unknown: use text, image, file, photo"),
+        ({"parts": [{"text": "red"}], "to": 3}, "the query: a field is unknown: use parts, top"),
+        ({"parts": [{"photo": "../a"}]}, "parts.0.photo: it is no photo's id: take one from"),
+    ],
+)
+def test_a_wrong_field_is_told_with_the_right_ones(body, told):
+    with pytest.raises(Refusal) as refusal:
+        receiving.parse(json.dumps(body))
+    assert refusal.value.status == 422 and refusal.value.sentence.startswith(told)
+
+
 def test_after_a_refusal_no_other_picture_is_decoded(make_client, monkeypatch):
     """Else many requests of one bad and many slow pictures would make a queue without end."""
     client = make_client()
