@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import ssl
 import sys
 from collections.abc import Sequence
@@ -86,6 +87,9 @@ def main(args: Sequence[str]) -> None:
     if options.workers < 0:
         raise UserError(f"--workers is {options.workers}: give 1 or more, or 0 for a good number")
     certificate = read_certificate(options)
+    for origin in options.cors:
+        if origin != "*" and not re.fullmatch(r"https?://[^/\s]+/?", origin):
+            raise UserError(f"--cors {origin} is no origin: write https://HOST, or * for any page")
     from freestyle.search.searcher import Searcher
     from freestyle.search.server import running
     from freestyle.search.server.app import create_app

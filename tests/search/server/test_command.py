@@ -74,6 +74,7 @@ def test_token(tmp_path, monkeypatch):
         (["i", "--certificate", "c.pem"], "--key"),
         (["i", "--certificate", "c.pem", "--key", "k.pem"], "c.pem"),
         (["i", "--cors"], "--cors"),
+        (["i", "--cors", "foo"], "https://HOST"),
     ],
 )
 def test_bad_options(options, word, capsys, tmp_path, monkeypatch):
