@@ -193,7 +193,7 @@ def test_page(client):
         ({"parts": [{"text": "a" * 1001}]}, 413, "1000"),
         ({"parts": [{"text": "a"}] * 9}, 413, "8"),
         ({"parts": [{"text": 5}]}, 422, "parts.0.text"),
-        ({"parts": [{"text": "a", "wieght": 1}]}, 422, "extra"),
+        ({"parts": [{"text": "a", "wieght": 1}]}, 422, "unknown"),
         ({"parts": [{"text": "a", "weight": -1}]}, 422, "weight"),
         ({"parts": [{"text": "a", "weight": 1e300}]}, 422, "weight"),
         ({"parts": [{"text": "a", "weight": "1"}]}, 422, "weight"),
