@@ -303,3 +303,26 @@ def test_token_is_asked_for_and_sent(visit):
     it.soon(lambda: given.count("Bearer the right one") > 20)  # pictures too
     page.reload()
     assert it.names()[0] == "pizza"  # kept for the tab
+
+
+def test_a_picture_that_a_busy_server_refused_comes_with_its_token_later(visit):
+    it = visit()
+    it.expected = ("429",)
+    page = it.page
+    page.evaluate("sessionStorage.setItem('freestyle-token', 'a good one')")
+    refused = []
+
+    def busy(route):
+        if route.request.url in refused:
+            route.fallback()
+        else:
+            refused.append(route.request.url)
+            body = json.dumps({"error": "too many requests from this address: wait 1 s"})
+            route.fulfill(status=429, content_type="application/json", body=body)
+
+    page.route("**/thumbnail/*", busy)
+    page.reload()
+    page.fill("#text", "pizza")
+    page.wait_for_selector(".tile")
+    it.until("document.querySelector('.frame img').naturalWidth > 0")
+    assert refused and page.locator(".frame img").first.get_attribute("src").startswith("blob:")
